@@ -1,0 +1,127 @@
+package authz
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Errors that mean "no decision": the front answers and forwards nothing.
+var (
+	// ErrNoPolicy: no revision is active yet, or the active one is withdrawn. 503.
+	ErrNoPolicy = errors.New("no policy is active")
+	// ErrDecisionTimeout: evaluation passed its deadline. A deny, counted.
+	ErrDecisionTimeout = errors.New("policy evaluation exceeded its deadline")
+	// ErrBodyTooLarge: the body passed the listener's limit while it was read. 413.
+	ErrBodyTooLarge = errors.New("request body exceeds the limit")
+	// ErrBodyRead: the client did not deliver the body it announced. 400.
+	ErrBodyRead = errors.New("request body could not be read")
+)
+
+// Decision is what a policy said, checked: every obligation is one that the
+// gateway knows and can carry out. The zero value denies.
+type Decision struct {
+	ID       string // decision_id of the response and of the decision log
+	Allow    bool
+	Reason   string            // for the log; public only if the policy also puts it in Body
+	Labels   map[string]string // for log and metrics
+	Revision string            // policy revision that decided
+
+	// On deny.
+	Status   int               // 0: 403
+	Headers  map[string]string // response headers
+	Body     json.RawMessage   // response body, JSON; nil: problem+json
+	Redirect string            // Location; with Status 0 it means 302
+
+	// On allow.
+	Upstream UpstreamObligation
+	Response ResponseObligation
+
+	Challenge *Challenge
+	RateLimit *RateLimit
+	LogDrop   bool // leave the decision out of the decision log
+
+	// Fault is set when the policy's answer was no decision: undefined, of a
+	// wrong type, with an unknown key, over its deadline. Allow is false then.
+	Fault *Fault
+}
+
+// UpstreamObligation changes what is forwarded.
+type UpstreamObligation struct {
+	Name          string // upstream to use instead of the route's; must be configured
+	SetHeaders    map[string]string
+	RemoveHeaders []string
+	TokenExchange *TokenExchange
+}
+
+// TokenExchange asks for an RFC 8693 exchange before forwarding.
+type TokenExchange struct{ Audience, Scope string }
+
+// ResponseObligation changes what is returned.
+type ResponseObligation struct {
+	SetHeaders    map[string]string
+	RemoveHeaders []string
+}
+
+// Challenge asks the client for a better credential (RFC 6750, RFC 9470).
+type Challenge struct {
+	Error     string
+	Scope     string
+	ACRValues string
+	MaxAge    int // seconds; negative: not asked
+}
+
+// RateLimit names the bucket that the request is counted in.
+type RateLimit struct {
+	Key   string
+	Rate  string // "100/m"
+	Burst int
+}
+
+// FaultKind classifies a policy fault, for metrics.
+type FaultKind string
+
+// The kinds of policy fault. Each denies.
+const (
+	FaultUndefined   FaultKind = "undefined"   // the entrypoint had no value
+	FaultType        FaultKind = "type"        // neither boolean nor object, or a member of a wrong type
+	FaultUnknownKey  FaultKind = "unknown_key" // a member that the contract does not have
+	FaultUnsupported FaultKind = "unsupported" // an obligation that this gateway cannot carry out
+	FaultTimeout     FaultKind = "timeout"
+	FaultEval        FaultKind = "eval" // evaluation error, such as conflicting rules
+)
+
+// Fault says why a policy's answer was refused.
+type Fault struct {
+	Kind   FaultKind
+	Detail string // for the log and for explain; never for the client
+}
+
+// Error makes a Fault usable as an error by tools.
+func (f *Fault) Error() string { return string(f.Kind) + ": " + f.Detail }
+
+// Outcome is how the gateway disposed of a request.
+type Outcome string
+
+// The outcomes, also the values of the outcome label of sallyport_requests.
+const (
+	OutcomeAllowed         Outcome = "allowed"
+	OutcomeDenied          Outcome = "denied"
+	OutcomeFault           Outcome = "fault"           // policy fault
+	OutcomeUnauthenticated Outcome = "unauthenticated" // no or bad credential
+	OutcomeUnavailable     Outcome = "unavailable"     // no policy, or a dependency is gone
+	OutcomeRefused         Outcome = "refused"         // malformed, ambiguous, too large, no route
+)
+
+// Record is what happened to one request, for the decision log. It owns its
+// memory: nothing in it belongs to a connection.
+type Record struct {
+	Input                         *Input
+	Decision                      *Decision // nil when the request never reached the policy
+	Outcome                       Outcome
+	Error                         string // operator's view of what went wrong; never sent to the client
+	Status                        int    // status the client got
+	Upstream                      string // upstream that was used, if any
+	Authenticate, Decide, Forward time.Duration
+	TraceID, SpanID               string
+}

@@ -1,0 +1,53 @@
+// Package authn establishes who sends a request. It owns the chain: the order in
+// which a route's authenticators look at a request and how their answers become
+// one identity or one refusal. Each mechanism is a package below this one.
+//
+// It does not decide what an identity may do; that is policy.
+package authn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+// What an authenticator answers when it does not return an identity.
+var (
+	// ErrNotMine: the request carries no credential of this kind; ask the next.
+	ErrNotMine = errors.New("no credential of this kind")
+	// ErrInvalid: there is a credential of this kind and it is bad. 401; the
+	// chain stops, so that a bad token never falls through to anonymous.
+	ErrInvalid = errors.New("credential is invalid")
+	// ErrUnavailable: the credential cannot be checked now. 503, never open.
+	ErrUnavailable = errors.New("credential cannot be verified now")
+)
+
+// Request is what authenticators may look at. It is valid during the call only.
+type Request struct {
+	// Authorization is the value of the one Authorization header; empty when
+	// there was none. The front has refused requests with two.
+	Authorization string
+	// Header returns the value of a header by lower-case name, empty if absent.
+	Header func(name string) string
+	// TLS is the state of the client's connection, nil without TLS.
+	TLS *tls.ConnectionState
+	// Now is the time to judge expiry by.
+	Now time.Time
+}
+
+// Authenticator is one mechanism with one configuration.
+type Authenticator interface {
+	// Authenticate returns the identity, or an error that is ErrNotMine,
+	// ErrInvalid or ErrUnavailable (wrapped, with the detail for the log).
+	Authenticate(ctx context.Context, r *Request) (*authz.Identity, error)
+}
+
+// Challenger is an authenticator that can say how to authenticate.
+type Challenger interface {
+	// Challenge returns a WWW-Authenticate value for err, which is nil when the
+	// request had no credential (RFC 9110 section 11.6.1, RFC 6750 section 3).
+	Challenge(err error) string
+}
