@@ -93,7 +93,7 @@ func TestExplain(t *testing.T) {
 // Explaining changes nothing: the decision is Decide's.
 func TestExplainDecidesLikeDecide(t *testing.T) {
 	for name, policy := range decisionPolicies {
-		e := active(t, `{"readers": ["reader"]}`, policy)
+		e := active(t, `{"readers": ["reader"]}`, policyText(policy))
 		for _, in := range []*authz.Input{order(), order("reader"), order("writer", "guest")} {
 			want := decide(t, e, in)
 			x, err := e.Explain(t.Context(), in)
