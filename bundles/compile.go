@@ -12,9 +12,9 @@ import (
 // compilation says how strictly to compile.
 type compilation struct {
 	caps      *ast.Capabilities
-	strict    bool                        // unused variables and imports are errors
+	strict    bool                         // unused variables and imports are errors
 	conflicts func([]string) (bool, error) // whether data has a path that a rule has too; nil: not checked
-	schemas   *ast.SchemaSet              // nil: input may be anything
+	schemas   *ast.SchemaSet               // nil: input may be anything
 }
 
 // compile compiles all modules together and reports every error.
