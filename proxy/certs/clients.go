@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -92,7 +93,9 @@ func (c *clients) outdated(now time.Time) []error {
 // wrapSession marks tickets with what the client was verified with.
 func (c *clients) wrapSession(keys *tls.Config) func(tls.ConnectionState, *tls.SessionState) ([]byte, error) {
 	return func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
-		ss.Extra = append(ss.Extra, c.trust[:])
+		if !c.trusted(ss) { // a resumed session brings its marks along
+			ss.Extra = append(ss.Extra, c.trust[:])
+		}
 		return keys.EncryptTicket(cs, ss)
 	}
 }
@@ -105,11 +108,13 @@ func (c *clients) unwrapSession(keys *tls.Config) func([]byte, tls.ConnectionSta
 		if err != nil || ss == nil {
 			return nil, err
 		}
-		for _, extra := range ss.Extra {
-			if bytes.Equal(extra, c.trust[:]) {
-				return ss, nil
-			}
+		if !c.trusted(ss) {
+			return nil, nil
 		}
-		return nil, nil
+		return ss, nil
 	}
+}
+
+func (c *clients) trusted(ss *tls.SessionState) bool {
+	return slices.ContainsFunc(ss.Extra, func(mark []byte) bool { return bytes.Equal(mark, c.trust[:]) })
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -15,6 +16,9 @@ import (
 // section 5).
 type revocations struct {
 	lists map[authority]*list
+	// issuers says who issued the authorities that are not self-signed and whose
+	// issuer is known too: trusted or not, they can be revoked.
+	issuers map[authority]*x509.Certificate
 }
 
 // authority identifies who issues, by name and key: a renewed authority keeps
@@ -41,10 +45,10 @@ func (l *list) current(now time.Time) error {
 }
 
 func loadRevocations(files []string, authorities []*x509.Certificate) (*revocations, [][]byte, error) {
-	r := &revocations{lists: make(map[authority]*list)}
+	r := &revocations{lists: make(map[authority]*list), issuers: issuersAmong(authorities)}
 	var raw [][]byte
 	for _, name := range files {
-		data, err := os.ReadFile(name)
+		data, err := os.ReadFile(name) //nolint:gosec // the operator names the file
 		if err != nil {
 			return nil, nil, fmt.Errorf("read revocation list: %w", err)
 		}
@@ -54,6 +58,18 @@ func loadRevocations(files []string, authorities []*x509.Certificate) (*revocati
 		raw = append(raw, data)
 	}
 	return r, raw, nil
+}
+
+func issuersAmong(authorities []*x509.Certificate) map[authority]*x509.Certificate {
+	issuers := make(map[authority]*x509.Certificate)
+	for _, a := range authorities {
+		for _, b := range authorities {
+			if authorityOf(a) != authorityOf(b) && bytes.Equal(a.RawIssuer, b.RawSubject) && a.CheckSignatureFrom(b) == nil {
+				issuers[authorityOf(a)] = b
+			}
+		}
+	}
+	return issuers
 }
 
 // add takes the lists of one file, PEM or DER.
@@ -137,19 +153,30 @@ func (r *revocations) check(chains [][]*x509.Certificate, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// checkChain looks up every certificate but the root in its issuer's list.
+// checkChain looks up every certificate in its issuer's list, but a root.
 func (r *revocations) checkChain(chain []*x509.Certificate, now time.Time) error {
+	last := chain[len(chain)-1]
+	if issuer := r.issuers[authorityOf(last)]; issuer != nil {
+		chain = append(slices.Clone(chain), issuer)
+	}
 	for i, cert := range chain[:len(chain)-1] {
-		l := r.lists[authorityOf(chain[i+1])]
-		if l == nil {
-			return fmt.Errorf("there is no revocation list of %q", chain[i+1].Subject)
-		}
-		if err := l.current(now); err != nil {
+		if err := r.checkOne(cert, chain[i+1], now); err != nil {
 			return err
 		}
-		if l.revoked[string(cert.SerialNumber.Bytes())] {
-			return fmt.Errorf("certificate %x of %q is revoked", cert.SerialNumber, l.issuer)
-		}
+	}
+	return nil
+}
+
+func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
+	l := r.lists[authorityOf(issuer)]
+	if l == nil {
+		return fmt.Errorf("there is no revocation list of %q", issuer.Subject)
+	}
+	if err := l.current(now); err != nil {
+		return err
+	}
+	if l.revoked[string(cert.SerialNumber.Bytes())] {
+		return fmt.Errorf("certificate %x of %q is revoked", cert.SerialNumber, l.issuer)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ const (
 	maxTrustDomain = 255
 )
 
-// ErrNoSPIFFEID: the certificate does not claim to be an SVID.
+// ErrNoSPIFFEID says that the certificate does not claim to be an SVID.
 var ErrNoSPIFFEID = errors.New("certificate has no SPIFFE ID")
 
 // SPIFFEID returns the SPIFFE ID of a certificate that is an X.509-SVID (SPIFFE

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"math/big"
 	"net/http"
@@ -180,7 +181,7 @@ func newIssuer(t testing.TB, signers ...*signer) *issuer {
 		is.keys.Load().(http.HandlerFunc)(w, r)
 	})
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, is.URL, is.URL+"/keys")
+		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, is.URL, is.URL+"/keys")
 	})
 	is.Server = httptest.NewServer(mux)
 	t.Cleanup(is.Close)
@@ -191,7 +192,7 @@ func newIssuer(t testing.TB, signers ...*signer) *issuer {
 func (is *issuer) publish(t testing.TB, signers ...*signer) {
 	t.Helper()
 	body := jwks(t, signers...)
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
+	is.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 }
 
 func (is *issuer) answer(f http.HandlerFunc) { is.keys.Store(f) }

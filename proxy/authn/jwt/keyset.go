@@ -22,7 +22,7 @@ var errUnknownKey = errors.New("key set has no key for this token")
 type keySet struct {
 	keys    []*key          // in the order of the document
 	byID    map[string]*key // those with a kid
-	ignored []string // why keys were left out, for the log
+	ignored []string        // why keys were left out, for the log
 }
 
 // key is one verification key.
