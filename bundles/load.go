@@ -56,7 +56,8 @@ func (l loading) load() (*tree, error) {
 
 func (l loading) newTree(res *loader.Result) (*tree, error) {
 	t := &tree{modules: map[string]*ast.Module{}, raw: map[string][]byte{}, data: res.Documents}
-	for name, file := range res.Modules {
+	for _, file := range res.Modules {
+		name := file.Name // with the leading "/" that the key has lost
 		if isTest(name) && !l.tests { // inside a tarball, which skip does not see
 			continue
 		}
