@@ -30,6 +30,7 @@ type Authenticator struct {
 	rules   *rules
 	allowed map[string]algorithm
 	cache   *cache
+	foreign *foreign
 	keys    *keyring
 	fetcher *fetcher // nil with jwks_file
 	file    string
@@ -44,7 +45,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		name: name, realm: c.Realm, rules: newRules(name, c), cache: newCache(c.CacheSize),
+		name: name, realm: c.Realm, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: newForeign(),
 		allowed: make(map[string]algorithm, len(c.Algorithms)), file: c.JWKSFile,
 	}
 	for _, alg := range c.Algorithms {
@@ -99,6 +100,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	}
 	if id := a.cache.get(token, r.Now); id != nil {
 		return id, nil
+	}
+	if a.foreign.has(token) {
+		return nil, errForeignAgain
 	}
 	return a.verify(ctx, token, r.Now)
 }
@@ -155,6 +159,7 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 	case !ok:
 		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
 	case iss != a.rules.issuer:
+		a.foreign.add(token)
 		return nil, nil, fmt.Errorf("%w: issuer %q", authn.ErrForeign, iss)
 	}
 	return t, claims, nil
