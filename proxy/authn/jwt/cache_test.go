@@ -27,7 +27,7 @@ func TestCacheIsBounded(t *testing.T) {
 	for _, size := range []int{1, 10, 64, 1000} {
 		c := newCache(size)
 		for i := range 10 * size {
-			c.put(fmt.Sprint(i), testNow.Add(time.Minute), &key{}, &authz.Identity{})
+			c.put(&entry{token: fmt.Sprint(i), until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 		}
 		if n := c.len(); n > size || n < size/2 {
 			t.Errorf("size %d: %d entries", size, n)
@@ -46,13 +46,13 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	used := make([]string, 100)
 	for i := range used {
 		used[i] = fmt.Sprintf("used-%d", i)
-		c.put(used[i], testNow.Add(time.Minute), &key{}, &authz.Identity{})
+		c.put(&entry{token: used[i], until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 	}
 	for i := range 10000 {
 		for _, token := range used {
 			c.get(token, testNow)
 		}
-		c.put(fmt.Sprintf("once-%d", i), testNow.Add(time.Minute), &key{}, &authz.Identity{})
+		c.put(&entry{token: fmt.Sprintf("once-%d", i), until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 	}
 	kept := 0
 	for _, token := range used {
@@ -103,7 +103,7 @@ func TestCacheEnds(t *testing.T) {
 func TestCacheOwnsItsTokens(t *testing.T) {
 	c, f := newCache(64), newForeign()
 	buffer := strings.Repeat("x", 100)
-	c.put(buffer, testNow.Add(time.Minute), &key{}, &authz.Identity{})
+	c.put(&entry{token: buffer, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 	f.add(buffer)
 	for i := range c.shards {
 		for _, e := range c.shards[i].entries {
@@ -126,10 +126,10 @@ func TestCacheConcurrently(t *testing.T) {
 		group.Go(func() {
 			for i := range 2000 {
 				token := fmt.Sprint((i * (g + 1)) % 300)
-				if id := c.get(token, testNow); id != nil && id.Subject != token {
-					t.Errorf("token %s is of %s", token, id.Subject)
+				if e := c.get(token, testNow); e != nil && e.identity.Subject != token {
+					t.Errorf("token %s is of %s", token, e.identity.Subject)
 				}
-				c.put(token, testNow.Add(time.Minute), &key{}, &authz.Identity{Subject: token})
+				c.put(&entry{token: token, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{Subject: token}})
 			}
 		})
 	}
