@@ -18,7 +18,7 @@ IMAGE_CREATED   := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/
 IMAGE_ARCH      ?= $(shell $(GO) env GOARCH)
 IMAGE_LDFLAGS   ?= -s -w -X main.version=$(IMAGE_VERSION)
 
-.PHONY: chart-tools chart-schema chart-lint chart-test chart-package image image-reproducible e2e-kube
+.PHONY: chart-tools chart-schema chart-docs chart-lint chart-test chart-package image image-reproducible e2e-kube
 
 # helm and helm-unittest take the Kubernetes version that templates see from here.
 kube_minor  = $(word 2,$(subst ., ,$(KUBE_VERSION)))
@@ -48,6 +48,9 @@ chart-lint: $(CHART_BIN)/.chart-tools $(KUBE_SCHEMAS)/.done ## helm lint --stric
 chart-test: $(CHART_BIN)/.chart-tools ## Unit tests of the chart and of the tools around it.
 	$(CHART_BIN)/helm-unittest --strict $(CHART)
 	cd $(CHART_TOOLS) && $(GO) test ./...
+
+chart-docs: ## Write the chart's README from its values.
+	cd $(CHART_TOOLS) && $(GO) tool helm-docs --chart-search-root $(CURDIR)/charts --log-level warning
 
 chart-package: $(CHART_BIN)/.chart-tools ## dist/sallyport-VERSION.tgz.
 	mkdir -p dist
