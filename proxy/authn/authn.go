@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
@@ -23,7 +24,16 @@ var (
 	ErrInvalid = errors.New("credential is invalid")
 	// ErrUnavailable: the credential cannot be checked now. 503, never open.
 	ErrUnavailable = errors.New("credential cannot be verified now")
+	// ErrForeign: there is a credential of this kind, but another authenticator
+	// has to judge it: a bearer token of another issuer, an opaque one. It is an
+	// ErrNotMine, so the next is asked; a chain in which nobody else establishes
+	// an identity answers ErrInvalid and never falls through to anonymous.
+	ErrForeign = fmt.Errorf("%w: it belongs to another authenticator", ErrNotMine)
 )
+
+// ErrNoCredential is what a chain answers when no authenticator found a
+// credential of its kind. 401 with a challenge that names no error.
+var ErrNoCredential = errors.New("request carries no credential")
 
 // Request is what authenticators may look at. It is valid during the call only.
 type Request struct {

@@ -49,13 +49,14 @@ func (p *Problem) Error() string {
 
 // Document is a decoded document: it knows where each key stands.
 type Document struct {
-	file  string
-	dir   string
-	env   func(string) (string, bool)
-	lines map[string]int
-	errs  []error
-	depth int
-	nodes int
+	file   string
+	dir    string
+	env    func(string) (string, bool)
+	lines  map[string]int
+	protos map[reflect.Type]reflect.Value
+	errs   []error
+	depth  int
+	nodes  int
 }
 
 // Limits of one document; only aliases that refer to themselves or to each other
@@ -69,8 +70,14 @@ const (
 // to. Text of the form ${NAME} is replaced by env's value of NAME in every
 // string; $${ stands for a literal ${. The error joins a *Problem for each
 // problem; the Document is valid even then.
-func Decode(file string, data []byte, env func(string) (string, bool), out any) (*Document, error) {
-	d := &Document{file: file, dir: filepath.Dir(file), env: env, lines: map[string]int{}}
+//
+// Each of defaults is a struct: an element of its type in a list or mapping
+// starts as a copy of it, so that absent keys have their default.
+func Decode(file string, data []byte, env func(string) (string, bool), out any, defaults ...any) (*Document, error) {
+	d := &Document{file: file, dir: filepath.Dir(file), env: env, lines: map[string]int{}, protos: map[reflect.Type]reflect.Value{}}
+	for _, def := range defaults {
+		d.protos[reflect.TypeOf(def)] = reflect.ValueOf(def)
+	}
 	var root yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(&root); err != nil {
@@ -163,6 +170,9 @@ func (d *Document) value(n *yaml.Node, v reflect.Value, key string, path bool) {
 }
 
 func (d *Document) structure(n *yaml.Node, v reflect.Value, key string) {
+	if def, ok := d.protos[v.Type()]; ok && v.IsZero() {
+		v.Set(def)
+	}
 	if n.Tag == "!!null" {
 		return
 	}

@@ -70,6 +70,19 @@ free: {services: {s: {url: "http://x", token: "${SECRET}", n: 3, l: [1, a]}}}
 	}
 }
 
+func TestElementsStartAsTheirDefault(t *testing.T) {
+	var got outer
+	_, err := strictyaml.Decode("/c.yaml", []byte("listeners: [{timeout: 1s}, {max: 1KiB}]\noptional: {}\n"), env, &got,
+		inner{Timeout: time.Minute, Max: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := outer{Listeners: []inner{{Timeout: time.Second, Max: 7}, {Timeout: time.Minute, Max: 1024}}, Optional: &inner{Timeout: time.Minute, Max: 7}}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(outer{})); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestEveryProblemAtOnce(t *testing.T) {
 	var got outer
 	_, err := strictyaml.Decode("c.yaml", []byte(`nmae: gw

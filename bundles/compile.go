@@ -1,0 +1,57 @@
+package bundles
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/sallyport/sallyport/policies"
+)
+
+// compilation says how strictly to compile.
+type compilation struct {
+	caps      *ast.Capabilities
+	strict    bool                         // unused variables and imports are errors
+	conflicts func([]string) (bool, error) // whether data has a path that a rule has too; nil: not checked
+	schemas   *ast.SchemaSet               // nil: input may be anything
+}
+
+// compile compiles all modules together and reports every error.
+func (c compilation) compile(modules map[string]*ast.Module) (*ast.Compiler, error) {
+	compiler := ast.NewCompiler().
+		SetErrorLimit(0).
+		WithStrict(c.strict).
+		WithDefaultRegoVersion(ast.RegoV1)
+	if c.caps != nil {
+		compiler = compiler.WithCapabilities(c.caps)
+	}
+	if c.conflicts != nil {
+		compiler = compiler.WithPathConflictsCheck(c.conflicts)
+	}
+	if c.schemas != nil {
+		compiler = compiler.WithSchemas(c.schemas).WithUseTypeCheckAnnotations(true)
+	}
+	if compiler.Compile(modules); compiler.Failed() {
+		return nil, compiler.Errors
+	}
+	return compiler, nil
+}
+
+// schemaSet makes the input schema the type of `input` in every module, so that
+// input.user.eamil is an error whether or not the module is annotated, and gives
+// the schemas the names schema.input and schema.decision for annotations.
+func schemaSet() (*ast.SchemaSet, error) {
+	var input, decision any
+	if err := json.Unmarshal(policies.InputSchema(), &input); err != nil {
+		return nil, fmt.Errorf("read input schema: %w", err)
+	}
+	if err := json.Unmarshal(policies.DecisionSchema(), &decision); err != nil {
+		return nil, fmt.Errorf("read decision schema: %w", err)
+	}
+	set := ast.NewSchemaSet()
+	set.Put(ast.SchemaRootRef, input)
+	set.Put(ast.MustParseRef("schema.input"), input)
+	set.Put(ast.MustParseRef("schema.decision"), decision)
+	return set, nil
+}

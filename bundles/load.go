@@ -1,0 +1,95 @@
+package bundles
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/loader"
+)
+
+// errNothing is what an empty policy directory is: most likely a mount that is
+// not there, and no reason to run without policies.
+var errNothing = errors.New("no policy found: no .rego file below these paths")
+
+// tree is what a list of files and directories holds.
+type tree struct {
+	modules map[string]*ast.Module
+	raw     map[string][]byte // source of each module
+	data    map[string]any
+}
+
+// loading says how to read policies.
+type loading struct {
+	paths []string
+	fsys  fs.FS // nil: the file system
+	caps  *ast.Capabilities
+	tests bool // take *_test.rego too
+}
+
+// load reads .rego, .json, .yaml and .tar.gz below the paths, rooted as `opa run`
+// roots them: data in DIR/a/b/x.json becomes data.a.b.
+func (l loading) load() (*tree, error) {
+	if len(l.paths) == 0 {
+		return nil, errNothing
+	}
+	fl := loader.NewFileLoader().
+		WithProcessAnnotation(true).
+		WithRegoVersion(ast.RegoV1).
+		WithCapabilities(l.caps)
+	if l.fsys != nil {
+		fl = fl.WithFS(l.fsys)
+	}
+	res, err := fl.Filtered(l.paths, l.skip)
+	if err != nil {
+		return nil, err
+	}
+	return l.newTree(res)
+}
+
+func (l loading) newTree(res *loader.Result) (*tree, error) {
+	t := &tree{modules: map[string]*ast.Module{}, raw: map[string][]byte{}, data: res.Documents}
+	for name, file := range res.Modules {
+		if isTest(name) && !l.tests { // inside a tarball, which skip does not see
+			continue
+		}
+		t.modules[name], t.raw[name] = file.Parsed, file.Raw
+	}
+	if len(t.modules) == 0 {
+		return nil, fmt.Errorf("load %s: %w", strings.Join(l.paths, ", "), errNothing)
+	}
+	return t, nil
+}
+
+// skip leaves out tests, which are not part of the policy that is live, and
+// hidden files: a mounted ConfigMap has each file three times, twice below
+// directories that start with a dot.
+func (l loading) skip(_ string, info fs.FileInfo, depth int) bool {
+	if depth > 0 && strings.HasPrefix(info.Name(), ".") {
+		return true
+	}
+	return !l.tests && !info.IsDir() && isTest(info.Name())
+}
+
+func isTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
+
+// revision names the content of the tree: the same files give the same name on
+// every replica, and a changed rule or datum another.
+func (t *tree) revision() (string, error) {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(t.raw)) {
+		fmt.Fprintf(h, "%d:%s%d:", len(name), name, len(t.raw[name]))
+		h.Write(t.raw[name])
+	}
+	if err := json.NewEncoder(h).Encode(t.data); err != nil {
+		return "", fmt.Errorf("hash data: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}

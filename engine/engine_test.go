@@ -1,0 +1,411 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/types"
+	"go.uber.org/goleak"
+
+	"github.com/sallyport/sallyport/engine"
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/store"
+)
+
+func TestMain(m *testing.M) {
+	rego.RegisterBuiltin1(&rego.Function{
+		Name: "test.panic", Decl: types.NewFunction(types.Args(types.S), types.B),
+	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("broken") })
+	goleak.VerifyTestMain(m)
+}
+
+const ordersPolicy = `package gateway
+
+default decision := false
+
+decision := {"allow": true, "reason": "reader may read", "labels": {"rule": "read"}} if {
+	input.request.method == "GET"
+	startswith(input.request.path, "/v1/orders/")
+	some role in input.identity.claims.roles
+	role in data.readers
+}
+`
+
+func compile(t testing.TB, modules ...string) *ast.Compiler {
+	t.Helper()
+	parsed := map[string]*ast.Module{}
+	for i, text := range modules {
+		name := fmt.Sprintf("policy%d.rego", i)
+		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{ProcessAnnotation: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed[name] = m
+	}
+	c := ast.NewCompiler()
+	c.Compile(parsed)
+	if c.Failed() {
+		t.Fatal(c.Errors)
+	}
+	return c
+}
+
+func revision(t testing.TB, id, data string, modules ...string) engine.Revision {
+	t.Helper()
+	var doc map[string]any
+	if err := json.Unmarshal([]byte(data), &doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.NewFromObject(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return engine.Revision{ID: id, Bundles: map[string]string{"app": id}, Compiler: compile(t, modules...), Store: s}
+}
+
+func newEngine(t testing.TB, change func(*engine.Config, *engine.Deps)) *engine.Engine {
+	t.Helper()
+	cfg, deps := engine.Default(), engine.Deps{}
+	cfg.DecisionTimeout = 5 * time.Second // race detector and loaded machines
+	if change != nil {
+		change(&cfg, &deps)
+	}
+	e, err := engine.New(cfg, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// active returns an engine on which the modules with data are live.
+func active(t testing.TB, data string, modules ...string) *engine.Engine {
+	t.Helper()
+	e := newEngine(t, nil)
+	if err := e.Activate(t.Context(), revision(t, "one", data, modules...)); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func order(roles ...any) *authz.Input {
+	return &authz.Input{
+		Request: authz.Request{
+			ID: "r1", Method: "GET", Scheme: "https", Host: "api.example.com", Port: 443,
+			Path: "/v1/orders/42", Segments: []string{"v1", "orders", "42"}, RawQuery: "a=1&a=2&b=%20",
+			Headers: []authz.Header{
+				{Name: "accept", Value: "*/*"}, {Name: "x-forwarded-for", Value: "10.0.0.1"}, {Name: "accept", Value: "text/html"},
+			},
+			Protocol: "HTTP/1.1", ContentLength: -1, Time: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC),
+		},
+		Source:   authz.Source{IP: "192.0.2.1", Port: 4711},
+		Identity: identity(roles...),
+		Route:    authz.Route{Name: "orders", Params: map[string]string{"id": "42"}, Upstream: "orders", Labels: map[string]string{"team": "orders"}},
+		Gateway:  &authz.Gateway{Name: "gw", Version: "dev", Listener: "public"},
+	}
+}
+
+func identity(roles ...any) *authz.Identity {
+	return &authz.Identity{
+		Authenticated: true, Authenticator: "corp", Kind: "jwt", Subject: "alice", Issuer: "https://idp.example",
+		Audiences: []string{"orders-api"}, Scopes: []string{"openid"},
+		Claims:      map[string]any{"sub": "alice", "roles": roles, "n": json.Number("12345678901234567890")},
+		TokenHeader: map[string]any{"alg": "RS256"}, ExpiresAt: time.Unix(1767323045, 0),
+	}
+}
+
+func decide(t testing.TB, e *engine.Engine, in *authz.Input) *authz.Decision {
+	t.Helper()
+	d, err := e.Decide(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestDecide(t *testing.T) {
+	e := active(t, `{"readers": ["reader", "writer"]}`, ordersPolicy)
+	d := decide(t, e, order("guest", "reader"))
+	if d.ID == "" || d.Revision != "one" {
+		t.Errorf("decision has id %q, revision %q", d.ID, d.Revision)
+	}
+	want := &authz.Decision{ID: d.ID, Revision: "one", Allow: true, Reason: "reader may read", Labels: map[string]string{"rule": "read"}}
+	if diff := cmp.Diff(want, d); diff != "" {
+		t.Error(diff)
+	}
+	if d := decide(t, e, order("guest")); d.Allow || d.Fault != nil {
+		t.Errorf("guest: %+v", d)
+	}
+	in := order("reader")
+	in.Request.Method = "DELETE"
+	if d := decide(t, e, in); d.Allow || d.Fault != nil {
+		t.Errorf("DELETE: %+v", d)
+	}
+}
+
+func TestDecisionIDsAreUnique(t *testing.T) {
+	e := active(t, `{}`, "package gateway\n\ndecision := true")
+	seen := map[string]bool{}
+	for range 1000 {
+		id := decide(t, e, order()).ID
+		if seen[id] || len(id) != 36 || id[14] != '7' || !strings.ContainsRune("89ab", rune(id[19])) {
+			t.Fatalf("id %q is not a new UUID of version 7", id)
+		}
+		seen[id] = true
+	}
+}
+
+func TestWithoutPolicyThereIsNoDecision(t *testing.T) {
+	e := newEngine(t, nil)
+	if _, err := e.Decide(t.Context(), order()); !errors.Is(err, authz.ErrNoPolicy) {
+		t.Errorf("before the first activation: %v", err)
+	}
+	if _, _, _, ok := e.Active(); ok {
+		t.Error("a revision is active")
+	}
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, "package gateway\n\ndecision := true")); err != nil {
+		t.Fatal(err)
+	}
+	if !decide(t, e, order()).Allow {
+		t.Error("denied")
+	}
+	if id, bundles, since, ok := e.Active(); !ok || id != "one" || bundles["app"] != "one" || since.IsZero() {
+		t.Errorf("active: %q %v %v %v", id, bundles, since, ok)
+	}
+	e.Withdraw("test")
+	if _, err := e.Decide(t.Context(), order()); !errors.Is(err, authz.ErrNoPolicy) {
+		t.Errorf("after withdrawal: %v", err)
+	}
+}
+
+func TestFailedActivationLeavesTheOldRevision(t *testing.T) {
+	failed := ast.NewCompiler()
+	failed.Compile(map[string]*ast.Module{"x.rego": ast.MustParseModule("package gateway\n\ndecision := x")})
+	for name, rev := range map[string]engine.Revision{
+		"no compiler":       {ID: "two", Store: store.New()},
+		"no store":          {ID: "two", Compiler: compile(t, "package gateway\n\ndecision := false")},
+		"does not compile":  {ID: "two", Compiler: failed, Store: store.New()},
+		"no entrypoint":     revision(t, "two", `{"gateway": {"decision": true}}`, "package other\n\ndecision := true"),
+		"forbidden builtin": revision(t, "two", `{}`, "package gateway\n\ndecision := http.send({\"url\": \"http://x\", \"method\": \"get\"}).body.ok"),
+		"cannot keep state": {ID: "two", Compiler: compile(t, "package gateway\n\ndecision := false"), Store: inmem.New()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := active(t, `{}`, "package gateway\n\ndecision := true")
+			if err := e.Activate(t.Context(), rev); err == nil {
+				t.Fatal("activated")
+			}
+			if d := decide(t, e, order()); !d.Allow || d.Revision != "one" {
+				t.Errorf("decision: %+v", d)
+			}
+		})
+	}
+}
+
+func TestASnapshotKeepsItsData(t *testing.T) {
+	e := active(t, `{"readers": ["reader"]}`, ordersPolicy)
+	rev := revision(t, "two", `{"readers": ["reader"]}`, ordersPolicy)
+	if err := e.Activate(t.Context(), rev); err != nil {
+		t.Fatal(err)
+	}
+	s, ok := rev.Store.(*store.Store)
+	if !ok {
+		t.Fatal("store")
+	}
+	if err := writeOne(t.Context(), s, "/readers", []any{}); err != nil {
+		t.Fatal(err)
+	}
+	if !decide(t, e, order("reader")).Allow {
+		t.Error("data written after activation decides")
+	}
+	if err := e.Activate(t.Context(), rev); err != nil {
+		t.Fatal(err)
+	}
+	if decide(t, e, order("reader")).Allow {
+		t.Error("data of the new activation does not decide")
+	}
+}
+
+func TestRequireAndRetain(t *testing.T) {
+	e := newEngine(t, nil)
+	const module = "package gateway\n\ndecision := true"
+	const orders = "package orders\n\ndecision := false"
+	in := order()
+	in.Route.Entrypoint = "orders/decision"
+
+	if err := e.Require("orders/decision"); err != nil {
+		t.Fatalf("before there is a policy: %v", err)
+	}
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, module)); !errors.Is(err, engine.ErrUndefinedEntrypoint) {
+		t.Errorf("a revision without a required entrypoint: %v", err)
+	}
+	if err := e.Activate(t.Context(), revision(t, "two", `{}`, module, orders)); err != nil {
+		t.Fatal(err)
+	}
+	if decide(t, e, in).Allow || !decide(t, e, order()).Allow {
+		t.Error("the entrypoints are mixed up")
+	}
+	if err := e.Require("nope/decision"); !errors.Is(err, engine.ErrUndefinedEntrypoint) {
+		t.Errorf("an entrypoint that is not there: %v", err)
+	}
+	if err := e.Require("a//b"); err == nil {
+		t.Error("a malformed entrypoint was accepted")
+	}
+	if err := e.Retain(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Decide(t.Context(), in); !errors.Is(err, authz.ErrNoPolicy) {
+		t.Errorf("an entrypoint that nobody requires: %v", err)
+	}
+	if err := e.Activate(t.Context(), revision(t, "three", `{}`, module)); err != nil {
+		t.Errorf("a dropped entrypoint is still required: %v", err)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, tc := range []struct {
+		name, policy string
+		kind         authz.FaultKind
+		detail       string
+	}{
+		{"undefined", `decision := true if input.request.method == "X"`, authz.FaultUndefined, "no value"},
+		{"string", `decision := "yes"`, authz.FaultType, "want boolean or object"},
+		{"null", `decision := null`, authz.FaultType, "want boolean or object"},
+		{"set", `decision := {true}`, authz.FaultType, "want boolean or object"},
+		{"unknown key", `decision := {"allow": true, "statuss": 200}`, authz.FaultUnknownKey, `"statuss"`},
+		{"wrong type", `decision := {"allow": "true"}`, authz.FaultType, "allow is string, want boolean"},
+		{"conflict", "decision := true if input.request.method == \"GET\"\n\ndecision := false if input.request.path != \"\"", authz.FaultEval, "conflict"},
+		{"token exchange", `decision := {"allow": true, "upstream": {"token_exchange": {"audience": "a", "scope": "s"}}}`, authz.FaultUnsupported, "token_exchange"},
+		{"rate limit", `decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/s", "burst": 1}}`, authz.FaultUnsupported, "rate_limit"},
+		{"step-up", `decision := {"allow": false, "challenge": {"acr_values": "mfa"}}`, authz.FaultUnsupported, "acr_values"},
+		{"re-login", `decision := {"allow": false, "challenge": {"max_age": 0}}`, authz.FaultUnsupported, "max_age"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := decide(t, active(t, `{}`, "package gateway\n\n"+tc.policy), order())
+			if d.Fault == nil || d.Allow {
+				t.Fatalf("decision: %+v", d)
+			}
+			if d.Fault.Kind != tc.kind || !strings.Contains(d.Fault.Detail, tc.detail) {
+				t.Errorf("fault: %v, want %s with %q", d.Fault, tc.kind, tc.detail)
+			}
+			if d.ID == "" || d.Revision != "one" {
+				t.Errorf("a fault has id %q, revision %q", d.ID, d.Revision)
+			}
+		})
+	}
+}
+
+func TestSupportedIsAsked(t *testing.T) {
+	e := newEngine(t, func(_ *engine.Config, deps *engine.Deps) {
+		deps.Supported = func(d *authz.Decision) error {
+			if d.Upstream.Name == "elsewhere" {
+				return errors.New("no upstream elsewhere")
+			}
+			return nil
+		}
+	})
+	const policy = `package gateway
+
+decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/s"}, "upstream": {"name": input.request.host}}`
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, policy)); err != nil {
+		t.Fatal(err)
+	}
+	in := order()
+	if d := decide(t, e, in); !d.Allow || d.RateLimit == nil {
+		t.Errorf("decision: %+v", d)
+	}
+	in.Request.Host = "elsewhere"
+	if d := decide(t, e, in); d.Allow || d.Fault == nil || d.Fault.Kind != authz.FaultUnsupported {
+		t.Errorf("decision: %+v", d)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = 20 * time.Millisecond })
+	const endless = `package gateway
+
+decision := true if {
+	some i in numbers.range(1, 100000)
+	some j in numbers.range(1, 100000)
+	i * j < 0
+}`
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, endless)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	d := decide(t, e, order())
+	if d.Fault == nil || d.Fault.Kind != authz.FaultTimeout {
+		t.Errorf("decision: %+v", d)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := e.Decide(ctx, order()); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+func TestPanicDenies(t *testing.T) {
+	e := active(t, `{}`, "package gateway\n\ndecision := true if test.panic(input.request.method)")
+	d := decide(t, e, order())
+	if d.Allow || d.Fault == nil || d.Fault.Kind != authz.FaultEval || !strings.Contains(d.Fault.Detail, "panic: broken") {
+		t.Errorf("decision: %+v", d)
+	}
+}
+
+// A failing built-in function is undefined to the policy, as OPA has it, and is
+// counted.
+func TestBuiltinErrorsAreUndefined(t *testing.T) {
+	e := active(t, `{}`, "package gateway\n\ndefault decision := false\n\ndecision := true if to_number(input.request.method) > 0")
+	if d := decide(t, e, order()); d.Allow || d.Fault != nil {
+		t.Errorf("decision: %+v", d)
+	}
+}
+
+func TestActivateWhileDeciding(t *testing.T) {
+	e := active(t, `{"readers": ["reader"]}`, ordersPolicy)
+	stop := make(chan struct{})
+	var decided atomic.Int64
+	var wg sync.WaitGroup
+	id := identity("reader")
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				in := order()
+				in.Identity = id
+				d, err := e.Decide(context.Background(), in)
+				if err != nil || !d.Allow {
+					t.Errorf("decision %+v, %v", d, err)
+					return
+				}
+				decided.Add(1)
+			}
+		})
+	}
+	for i := 0; i < 50 || decided.Load() < 200; i++ {
+		if err := e.Activate(t.Context(), revision(t, fmt.Sprint(i), `{"readers": ["reader"]}`, ordersPolicy)); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Require("gateway"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}

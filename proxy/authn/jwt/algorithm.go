@@ -1,0 +1,138 @@
+package jwt
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
+)
+
+type family int
+
+const (
+	familyPKCS1 family = iota
+	familyPSS
+	familyECDSA
+	familyEdDSA
+	familyHMAC
+)
+
+// algorithm is one signature algorithm of RFC 7518 section 3 or RFC 8037.
+type algorithm struct {
+	name   string
+	family family
+	hash   crypto.Hash
+	curve  elliptic.Curve // ECDSA only
+}
+
+// algorithms lists what can be verified. There is no "none", and no ES256K: Go
+// has no maintained implementation of its curve.
+func algorithms() []algorithm {
+	return []algorithm{
+		{"RS256", familyPKCS1, crypto.SHA256, nil},
+		{"RS384", familyPKCS1, crypto.SHA384, nil},
+		{"RS512", familyPKCS1, crypto.SHA512, nil},
+		{"PS256", familyPSS, crypto.SHA256, nil},
+		{"PS384", familyPSS, crypto.SHA384, nil},
+		{"PS512", familyPSS, crypto.SHA512, nil},
+		{"ES256", familyECDSA, crypto.SHA256, elliptic.P256()},
+		{"ES384", familyECDSA, crypto.SHA384, elliptic.P384()},
+		{"ES512", familyECDSA, crypto.SHA512, elliptic.P521()},
+		{"EdDSA", familyEdDSA, 0, nil},
+		{"HS256", familyHMAC, crypto.SHA256, nil},
+		{"HS384", familyHMAC, crypto.SHA384, nil},
+		{"HS512", familyHMAC, crypto.SHA512, nil},
+	}
+}
+
+func algorithmNames() []string {
+	var names []string
+	for _, a := range algorithms() {
+		names = append(names, a.name)
+	}
+	return names
+}
+
+func algorithmOf(name string) (algorithm, bool) {
+	for _, a := range algorithms() {
+		if a.name == name {
+			return a, true
+		}
+	}
+	return algorithm{}, false
+}
+
+// fits reports whether material is a key for a: its type, its curve, its length
+// (RFC 7518 section 3.2: an HMAC key is at least as long as the hash).
+func (a algorithm) fits(material any) bool {
+	switch k := material.(type) {
+	case *rsa.PublicKey:
+		return a.family == familyPKCS1 || a.family == familyPSS
+	case *ecdsa.PublicKey:
+		return a.family == familyECDSA && k.Curve == a.curve
+	case ed25519.PublicKey:
+		return a.family == familyEdDSA
+	case []byte:
+		return a.family == familyHMAC && len(k) >= a.hash.Size()
+	}
+	return false
+}
+
+var errSignature = errors.New("signature does not match")
+
+// verify checks the signature of input.
+func (a algorithm) verify(material any, input, signature []byte) error {
+	if !a.fits(material) {
+		return fmt.Errorf("key is not one for %s", a.name)
+	}
+	if len(signature) != a.signatureSize(material) {
+		return errSignature
+	}
+	if a.family == familyPSS {
+		return a.verifyPSS(material, input, signature)
+	}
+	v, err := jws.NewVerifier(jwa.SignatureAlgorithm(a.name))
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", a.name, err)
+	}
+	if err := v.Verify(input, signature, material); err != nil {
+		return errSignature
+	}
+	return nil
+}
+
+// signatureSize is the one length a signature has (RFC 7518 sections 3.2 to 3.5,
+// RFC 8037 section 3.1).
+func (a algorithm) signatureSize(material any) int {
+	switch k := material.(type) {
+	case *rsa.PublicKey:
+		return k.Size()
+	case *ecdsa.PublicKey:
+		return 2 * ((k.Curve.Params().BitSize + 7) / 8)
+	case ed25519.PublicKey:
+		return ed25519.SignatureSize
+	}
+	return a.hash.Size()
+}
+
+// verifyPSS does not go through jwx, which takes a salt of any length: the salt
+// is as long as the hash (RFC 7518 section 3.5).
+func (a algorithm) verifyPSS(material any, input, signature []byte) error {
+	pub, ok := material.(*rsa.PublicKey)
+	if !ok {
+		return errSignature
+	}
+	h := a.hash.New()
+	h.Write(input)
+	opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.hash}
+	if err := rsa.VerifyPSS(pub, a.hash, h.Sum(nil), signature, opts); err != nil {
+		return errSignature
+	}
+	return nil
+}

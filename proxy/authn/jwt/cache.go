@@ -1,0 +1,118 @@
+package jwt
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+const cacheShards = 64
+
+// cache keeps verified tokens. Only tokens whose signature and claims held get
+// in, so a stranger cannot push others out.
+//
+// It is keyed by the whole token: the hash only finds the place, the text is
+// compared. An entry ends with its token's lifetime and with its key.
+type cache struct {
+	seed   maphash.Seed
+	shards [cacheShards]shard
+}
+
+type shard struct {
+	mu      sync.RWMutex
+	entries map[uint64]*entry
+	ring    []*entry // the same entries, in the order in which the hand passes
+	hand    int
+	limit   int
+}
+
+type entry struct {
+	token    string
+	hash     uint64
+	until    time.Time // first moment at which the token is refused
+	key      *key
+	identity *authz.Identity
+	slot     int         // place in the ring
+	used     atomic.Bool // since the hand last passed
+}
+
+// newCache makes a cache of about size entries, never more.
+func newCache(size int) *cache {
+	c := &cache{seed: maphash.MakeSeed()}
+	shards := min(size, cacheShards)
+	for i := range shards {
+		c.shards[i] = shard{entries: make(map[uint64]*entry), limit: size / shards}
+	}
+	return c
+}
+
+// get returns the identity of token, nil if it is not there or no longer good.
+func (c *cache) get(token string, now time.Time) *authz.Identity {
+	h := maphash.String(c.seed, token)
+	s := c.shard(h)
+	s.mu.RLock()
+	e := s.entries[h]
+	s.mu.RUnlock()
+	if e == nil || e.token != token || !now.Before(e.until) || e.key.removed.Load() {
+		return nil
+	}
+	if !e.used.Load() {
+		e.used.Store(true)
+	}
+	return e.identity
+}
+
+// put keeps identity for token. It copies the token, which may belong to a
+// connection's buffer.
+func (c *cache) put(token string, until time.Time, k *key, identity *authz.Identity) {
+	h := maphash.String(c.seed, token)
+	c.shard(h).put(&entry{token: strings.Clone(token), hash: h, until: until, key: k, identity: identity})
+}
+
+func (c *cache) shard(h uint64) *shard {
+	s := &c.shards[h%cacheShards]
+	if s.limit == 0 { // a cache smaller than the number of shards
+		return &c.shards[0]
+	}
+	return s
+}
+
+func (s *shard) put(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.entries[e.hash]; old != nil {
+		s.replace(old, e)
+		return
+	}
+	if len(s.ring) < s.limit {
+		e.slot = len(s.ring)
+		s.ring = append(s.ring, e)
+		s.entries[e.hash] = e
+		return
+	}
+	s.replace(s.victim(), e)
+}
+
+// replace puts e in the place of old.
+func (s *shard) replace(old, e *entry) {
+	e.slot = old.slot
+	s.ring[e.slot] = e
+	delete(s.entries, old.hash)
+	s.entries[e.hash] = e
+}
+
+// victim moves the hand to an entry that was not used since the hand last
+// passed, or is dead anyway (CLOCK).
+func (s *shard) victim() *entry {
+	for {
+		s.hand = (s.hand + 1) % len(s.ring)
+		e := s.ring[s.hand]
+		if e.key.removed.Load() || !e.used.Swap(false) {
+			return e
+		}
+	}
+}

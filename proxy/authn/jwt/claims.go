@@ -1,0 +1,214 @@
+package jwt
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+// rules are the claims checks of one Config.
+type rules struct {
+	name      string // of the authenticator
+	issuer    string
+	audiences []string
+	types     []string // lower case, without "application/"
+	leeway    time.Duration
+	required  map[string][]string
+}
+
+func newRules(name string, c Config) *rules {
+	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims}
+	for _, t := range c.TokenTypes {
+		r.types = append(r.types, mediaType(t))
+	}
+	return r
+}
+
+// mediaType folds a typ header: it is case-insensitive, and "application/" may
+// be left out (RFC 7515 section 4.1.9).
+func mediaType(typ string) string {
+	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+}
+
+// check returns the identity of a token whose signature holds.
+func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.Identity, error) {
+	if err := r.checkType(t, claims); err != nil {
+		return nil, err
+	}
+	expires, err := r.checkTimes(claims, now)
+	if err != nil {
+		return nil, err
+	}
+	audiences, err := r.checkAudience(claims)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.checkRequired(claims); err != nil {
+		return nil, err
+	}
+	id := &authz.Identity{
+		Authenticated: true, Authenticator: r.name, Kind: Kind, Issuer: r.issuer, Audiences: audiences,
+		Claims: claims, TokenHeader: t.header, ExpiresAt: expires,
+	}
+	return id, describe(id, claims)
+}
+
+// checkType refuses tokens made for another use than calling an API (RFC 8725
+// section 3.11): by their typ, and those that only their claims betray, because
+// many issuers type everything "JWT": at_hash, c_hash and s_hash stand in ID
+// tokens (OpenID Connect Core section 3.3.2.11), events in logout and other
+// security event tokens (RFC 8417 section 2.2).
+func (r *rules) checkType(t *compact, claims map[string]any) error {
+	typ := mediaType(t.typ)
+	if !slices.Contains(r.types, typ) {
+		return fmt.Errorf("token type %q is not accepted", t.typ)
+	}
+	if typ == "at+jwt" {
+		return nil
+	}
+	for _, name := range []string{"at_hash", "c_hash", "s_hash", "events"} {
+		if _, there := claims[name]; there {
+			return fmt.Errorf("claim %q shows that this is not an access token", name)
+		}
+	}
+	return nil
+}
+
+// checkTimes returns the expiry (RFC 7519 sections 4.1.4 to 4.1.6). A token that
+// never expires is refused: it could not be taken back.
+func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, error) {
+	if _, there := claims["exp"]; !there {
+		return time.Time{}, errors.New("exp is missing")
+	}
+	expires, err := numericDate(claims, "exp")
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !expires.After(time.Unix(0, 0)) {
+		return time.Time{}, errors.New("exp is not a number above 0")
+	}
+	if !now.Before(expires.Add(r.leeway)) {
+		return time.Time{}, fmt.Errorf("expired at %s", expires.UTC().Format(time.RFC3339))
+	}
+	for _, name := range []string{"nbf", "iat"} {
+		if _, there := claims[name]; !there {
+			continue
+		}
+		from, err := numericDate(claims, name)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if now.Before(from.Add(-r.leeway)) {
+			return time.Time{}, fmt.Errorf("%s is in the future: %s", name, from.UTC().Format(time.RFC3339))
+		}
+	}
+	return expires, nil
+}
+
+// maxDate is the end of the year 9999 in Unix seconds, past which time.Time has
+// no RFC 3339 form.
+const maxDate = 253402300799
+
+// numericDate reads a NumericDate: a JSON number of seconds, which may have a
+// fraction (RFC 7519 section 2).
+func numericDate(claims map[string]any, name string) (time.Time, error) {
+	n, ok := claims[name].(json.Number)
+	if !ok {
+		return time.Time{}, fmt.Errorf("%s is not a number", name)
+	}
+	f, err := n.Float64()
+	if err != nil || f < 0 || f > maxDate {
+		return time.Time{}, fmt.Errorf("%s is not a time between 1970 and 9999", name)
+	}
+	sec, frac := math.Modf(f)
+	return time.Unix(int64(sec), int64(frac*1e9)), nil
+}
+
+func (r *rules) checkAudience(claims map[string]any) ([]string, error) {
+	audiences, err := stringOrList(claims, "aud")
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range audiences {
+		if slices.Contains(r.audiences, a) {
+			return audiences, nil
+		}
+	}
+	return nil, fmt.Errorf("token is for audience %q", audiences)
+}
+
+func (r *rules) checkRequired(claims map[string]any) error {
+	for name, allowed := range r.required {
+		if !matches(claims[name], allowed) {
+			return fmt.Errorf("claim %q has none of the required values", name)
+		}
+	}
+	return nil
+}
+
+func matches(v any, allowed []string) bool {
+	switch v := v.(type) {
+	case string:
+		return slices.Contains(allowed, v)
+	case json.Number:
+		return slices.Contains(allowed, v.String())
+	case bool:
+		return slices.Contains(allowed, fmt.Sprint(v))
+	case []any:
+		return slices.ContainsFunc(v, func(e any) bool {
+			_, nested := e.([]any)
+			return !nested && matches(e, allowed)
+		})
+	}
+	return false
+}
+
+// describe fills the parts of id that are well-known claims. A claim of a wrong
+// type refuses the token: a policy that reads it would see nothing.
+func describe(id *authz.Identity, claims map[string]any) error {
+	var ok bool
+	if id.Subject, ok = claims["sub"].(string); !ok && claims["sub"] != nil {
+		return errors.New("sub is not a string")
+	}
+	if id.Actor, ok = claims["act"].(map[string]any); !ok && claims["act"] != nil {
+		return errors.New("act is not an object")
+	}
+	for _, name := range []string{"scope", "scp"} {
+		scopes, err := stringOrList(claims, name)
+		if err != nil {
+			return err
+		}
+		for _, s := range scopes {
+			id.Scopes = append(id.Scopes, strings.Fields(s)...)
+		}
+	}
+	return nil
+}
+
+// stringOrList reads a claim that is a string or an array of strings; nil if it
+// is absent.
+func stringOrList(claims map[string]any, name string) ([]string, error) {
+	switch v := claims[name].(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return []string{v}, nil
+	case []any:
+		out := make([]string, len(v))
+		for i, e := range v {
+			s, ok := e.(string)
+			if !ok {
+				return nil, fmt.Errorf("%s has an element that is not a string", name)
+			}
+			out[i] = s
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("%s is neither a string nor an array of strings", name)
+}

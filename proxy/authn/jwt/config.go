@@ -1,0 +1,214 @@
+package jwt
+
+import (
+	"errors"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/setting"
+)
+
+// Kind is the key of this mechanism in the configuration.
+const Kind = "jwt"
+
+// Config is what one issuer's tokens must be like.
+type Config struct {
+	// Issuer is the iss claim of the tokens, compared exactly. With neither
+	// jwks_url nor jwks_file it is also where the key set is discovered
+	// (OpenID Connect Discovery 1.0 section 4).
+	Issuer string `yaml:"issuer"`
+	// Audiences are the values one of which must be in the aud claim.
+	Audiences []string `yaml:"audiences"`
+	// JWKSURL is where the issuer's key set is fetched.
+	JWKSURL string `yaml:"jwks_url"`
+	// JWKSFile is a file with the issuer's key set. Only a file may hold a
+	// symmetric key.
+	JWKSFile string `yaml:"jwks_file" sallyport:"path"`
+	// CAFile holds the PEM certificates that the issuer's server is verified
+	// with instead of the system's.
+	CAFile string `yaml:"ca_file" sallyport:"path"`
+	// Algorithms are the signature algorithms accepted; RS256, PS256, ES256 and
+	// EdDSA by default. HS256, HS384 and HS512 need jwks_file.
+	Algorithms []string `yaml:"algorithms"`
+	// TokenTypes are the typ headers accepted; "" is a token without one. By
+	// default at+jwt, JWT and "". A token that shows itself to be an ID token or
+	// a logout token is refused whatever its typ.
+	TokenTypes []string `yaml:"token_types"`
+	// Leeway is how far the issuer's clock may be off, at most 60s.
+	Leeway time.Duration `yaml:"leeway"`
+	// RequiredClaims are claims that must be there with one of the values
+	// listed: a string, number or boolean that equals one, or an array that
+	// contains one.
+	RequiredClaims map[string][]string `yaml:"required_claims"`
+	// InsecureHTTP allows http:// to hosts other than loopback. Whoever controls
+	// the network can then replace the key set and sign in as anybody.
+	InsecureHTTP bool `yaml:"insecure_http"`
+	// RefreshInterval is the time between two fetches of the key set; a key that
+	// the issuer removed is refused after that time.
+	RefreshInterval time.Duration `yaml:"refresh_interval"`
+	// CacheSize is the number of verified tokens kept.
+	CacheSize int `yaml:"cache_size"`
+	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
+	Realm string `yaml:"realm"`
+}
+
+const maxLeeway = 60 * time.Second
+
+// Default returns the settings of a Config that leaves them out.
+func Default() Config {
+	return Config{
+		Algorithms:      []string{"RS256", "PS256", "ES256", "EdDSA"},
+		TokenTypes:      []string{"at+jwt", "JWT", ""},
+		Leeway:          30 * time.Second,
+		RefreshInterval: 5 * time.Minute,
+		CacheSize:       65536,
+		Realm:           "sallyport",
+	}
+}
+
+// filled returns c with the default for each setting whose zero value means nothing.
+func (c Config) filled() Config {
+	d := Default()
+	if c.Algorithms == nil {
+		c.Algorithms = d.Algorithms
+	}
+	if c.TokenTypes == nil {
+		c.TokenTypes = d.TokenTypes
+	}
+	if c.RefreshInterval == 0 {
+		c.RefreshInterval = d.RefreshInterval
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = d.CacheSize
+	}
+	if c.Realm == "" {
+		c.Realm = d.Realm
+	}
+	return c
+}
+
+// Validate reports everything wrong with c.
+func (c Config) Validate() error {
+	c = c.filled()
+	return errors.Join(
+		c.validateIssuer(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
+		c.validateRequiredClaims(), c.validateLimits(), c.validateRealm(),
+	)
+}
+
+func (c Config) validateIssuer() error {
+	switch {
+	case c.Issuer == "":
+		return setting.Problemf("issuer", "is missing: it chooses whose keys a token is checked with")
+	case c.discovers():
+		return setting.Under("issuer", checkURL(c.Issuer, c.InsecureHTTP))
+	case strings.HasPrefix(strings.ToLower(c.Issuer), "http:"):
+		return setting.Under("issuer", checkURL(c.Issuer, c.InsecureHTTP))
+	}
+	return nil
+}
+
+func (c Config) discovers() bool { return c.JWKSURL == "" && c.JWKSFile == "" }
+
+func (c Config) validateSource() error {
+	var errs []error
+	if c.JWKSURL != "" {
+		errs = append(errs, setting.Under("jwks_url", checkURL(c.JWKSURL, c.InsecureHTTP)))
+	}
+	if c.JWKSURL != "" && c.JWKSFile != "" {
+		errs = append(errs, setting.Problemf("jwks_file", "cannot be set together with jwks_url: key sets are never merged"))
+	}
+	if c.CAFile != "" && c.JWKSFile != "" {
+		errs = append(errs, setting.Problemf("ca_file", "is not used with jwks_file: nothing is fetched"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateAudiences() error {
+	if len(c.Audiences) == 0 {
+		return setting.Problemf("audiences", "is missing: a token made for another service must not enter here")
+	}
+	if slices.Contains(c.Audiences, "") {
+		return setting.Problemf("audiences", "contains an empty value")
+	}
+	return nil
+}
+
+func (c Config) validateAlgorithms() error {
+	var errs []error
+	if len(c.Algorithms) == 0 {
+		errs = append(errs, setting.Problemf("algorithms", "is empty: no token could be accepted"))
+	}
+	for _, name := range c.Algorithms {
+		alg, ok := algorithmOf(name)
+		switch {
+		case !ok:
+			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(algorithmNames(), ", ")))
+		case alg.family == familyHMAC && c.JWKSFile == "":
+			errs = append(errs, setting.Problemf("algorithms", "%s needs jwks_file: a shared secret is never fetched", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateRequiredClaims() error {
+	var errs []error
+	for name, values := range c.RequiredClaims {
+		if len(values) == 0 {
+			errs = append(errs, setting.Problemf("required_claims."+name, "lists no value"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateLimits() error {
+	var errs []error
+	if c.Leeway < 0 || c.Leeway > maxLeeway {
+		errs = append(errs, setting.Problemf("leeway", "%s is not between 0s and %s", c.Leeway, maxLeeway))
+	}
+	if c.RefreshInterval < time.Second || c.RefreshInterval > 24*time.Hour {
+		errs = append(errs, setting.Problemf("refresh_interval", "%s is not between 1s and 24h", c.RefreshInterval))
+	}
+	if c.CacheSize < 1 || c.CacheSize > 1<<24 {
+		errs = append(errs, setting.Problemf("cache_size", "%d is not between 1 and %d", c.CacheSize, 1<<24))
+	}
+	if slices.Contains(c.TokenTypes, "none") || len(c.TokenTypes) == 0 {
+		errs = append(errs, setting.Problemf("token_types", `must list media types such as at+jwt, and "" for tokens without one`))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateRealm() error {
+	bad := func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
+	if strings.ContainsFunc(c.Realm, bad) {
+		return setting.Problemf("realm", "%q has characters that do not stand in a quoted string of a header", c.Realm)
+	}
+	return nil
+}
+
+// checkURL accepts https, http to a loopback address, and http to anywhere when
+// insecure. Nothing fetched from the URL is better than the way it came.
+func checkURL(raw string, insecure bool) error {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return errors.New("is not a URL")
+	case u.Host == "" || u.User != nil || u.Fragment != "":
+		return errors.New("must be an absolute URL with a host, without user and fragment")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme != "http":
+		return errors.New("must be https")
+	case insecure || isLoopback(u.Hostname()):
+		return nil
+	}
+	return errors.New("is http to a host that is not loopback; use https, or say insecure_http: true")
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,213 @@
+package jwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+const (
+	// A token whose key is unknown may cause a fetch, because the issuer may have
+	// a new key: three at once and then one per interval, whatever is sent.
+	demandBurst    = 3
+	demandInterval = 10 * time.Second
+	// unknownFor is how long a kid that a fetch did not bring causes no further one.
+	unknownFor = 10 * time.Second
+	maxUnknown = 1024
+	// demandWait bounds how long a request waits for a fetch.
+	demandWait = 2 * time.Second
+)
+
+// keyring holds the issuer's newest good key set and gets newer ones: in
+// intervals, with backoff while the issuer is down, and on demand of a token
+// with an unknown key. One goroutine, in run, does all that while serving.
+type keyring struct {
+	load     func(context.Context) ([]byte, error)
+	secrets  bool // the set may hold shared secrets
+	interval time.Duration
+	remote   bool // worth asking again: not a file
+	now      func() time.Time
+	logger   *slog.Logger
+	fetches  func(ctx context.Context, outcome string)
+
+	current  atomic.Pointer[keySet]
+	fetching sync.Mutex    // held during a fetch
+	wake     chan struct{} // asks run for a fetch before its time
+
+	mu       sync.Mutex
+	demand   *rate.Limiter
+	unknown  map[string]time.Time // kid: until when it causes no fetch
+	inflight chan struct{}        // closed when the fetch that is going on ends; nil if none
+	next     chan struct{}        // closed when the fetch after that ends; non-nil once asked for
+	failures int                  // since the last good fetch
+	lastErr  error
+	fetched  time.Time // last good fetch
+}
+
+// verify returns the key that signed t. The error is authn.ErrInvalid or
+// authn.ErrUnavailable.
+func (r *keyring) verify(ctx context.Context, t *compact, allowed map[string]algorithm) (*key, error) {
+	if _, ok := allowed[t.alg]; !ok {
+		return nil, fmt.Errorf("%w: algorithm %q is not accepted", authn.ErrInvalid, t.alg)
+	}
+	k, err := r.try(t, allowed)
+	if !errors.Is(err, errUnknownKey) {
+		return k, err
+	}
+	asked := r.await(ctx, t.kid)
+	if k, err = r.try(t, allowed); asked && errors.Is(err, errUnknownKey) {
+		r.remember(t.kid)
+	}
+	return k, err
+}
+
+func (r *keyring) try(t *compact, allowed map[string]algorithm) (*key, error) {
+	set := r.current.Load()
+	if set == nil {
+		return nil, fmt.Errorf("%w: %w: there is no key set yet: %w", authn.ErrUnavailable, errUnknownKey, r.lastError())
+	}
+	k, err := set.verify(t, allowed)
+	switch {
+	case err == nil:
+		return k, nil
+	case errors.Is(err, errUnknownKey) && r.lastError() != nil:
+		// It may be a new key, and we cannot know.
+		return nil, fmt.Errorf("%w: %w: kid %q: %w", authn.ErrUnavailable, err, t.kid, r.lastError())
+	}
+	return nil, fmt.Errorf("%w: kid %q: %w", authn.ErrInvalid, t.kid, err)
+}
+
+func (r *keyring) lastError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lastErr == nil && r.current.Load() == nil {
+		return errors.New("it was not fetched so far")
+	}
+	return r.lastErr
+}
+
+// await waits for a fetch on behalf of a token with an unknown kid, if one may
+// be had, and reports whether one ended.
+func (r *keyring) await(ctx context.Context, kid string) bool {
+	round := r.ask(kid)
+	if round == nil {
+		return false
+	}
+	timeout := time.NewTimer(demandWait)
+	defer timeout.Stop()
+	select {
+	case <-round:
+		return true
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// ask returns what is closed when a fetch ended that may bring kid; nil if none
+// is to be made for it.
+func (r *keyring) ask(kid string) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	switch {
+	case !r.remote:
+		return nil
+	case r.current.Load() == nil:
+		return r.inflight // the first one; between two attempts there is none to wait for
+	case now.Before(r.unknown[kid]):
+		return nil
+	case r.next != nil:
+		return r.next
+	case r.inflight != nil:
+		return r.inflight
+	case !r.demand.AllowN(now, 1):
+		return nil
+	}
+	r.next = make(chan struct{})
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return r.next
+}
+
+// remember keeps that a fetch did not bring kid.
+func (r *keyring) remember(kid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.unknown) >= maxUnknown {
+		clear(r.unknown)
+	}
+	r.unknown[kid] = r.now().Add(unknownFor)
+}
+
+// refresh gets the key set once. On error the old one stays.
+func (r *keyring) refresh(ctx context.Context) error {
+	r.fetching.Lock()
+	defer r.fetching.Unlock()
+	done := r.begin()
+	data, err := r.load(ctx)
+	var set *keySet
+	if err == nil {
+		set, err = parseKeySet(data, r.secrets)
+	}
+	if err == nil {
+		r.install(ctx, set)
+	}
+	r.end(ctx, done, err)
+	return err
+}
+
+func (r *keyring) begin() chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	done := r.next
+	if done == nil {
+		done = make(chan struct{})
+	}
+	r.inflight, r.next = done, nil
+	return done
+}
+
+func (r *keyring) end(ctx context.Context, done chan struct{}, err error) {
+	r.mu.Lock()
+	r.inflight, r.lastErr = nil, err
+	if err == nil {
+		r.failures, r.fetched = 0, r.now()
+	} else {
+		r.failures++
+	}
+	r.mu.Unlock()
+	close(done)
+	if err == nil {
+		r.fetches(ctx, "ok")
+		return
+	}
+	r.fetches(ctx, "error")
+	if ctx.Err() == nil {
+		r.logger.WarnContext(ctx, "key set was not renewed", slog.Any("error", err), slog.Bool("have_keys", r.current.Load() != nil))
+	}
+}
+
+// install makes set the current one and ends the keys that it no longer has.
+func (r *keyring) install(ctx context.Context, set *keySet) {
+	prev := r.current.Load()
+	gone := set.succeed(prev)
+	r.current.Store(set)
+	for _, k := range gone {
+		k.removed.Store(true)
+	}
+	if prev == nil || len(gone) > 0 || len(set.keys) != len(prev.keys) {
+		r.logger.InfoContext(ctx, "key set is in force", slog.Int("keys", len(set.keys)),
+			slog.Int("removed", len(gone)), slog.Any("ignored", set.ignored))
+	}
+}

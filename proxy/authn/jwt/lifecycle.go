@@ -1,0 +1,80 @@
+package jwt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+)
+
+// Run keeps the key set fresh until ctx ends, and returns nil then.
+func (a *Authenticator) Run(ctx context.Context) error { return a.keys.run(ctx) }
+
+// Prime fetches the key set once, if there is none. An error is no reason not to
+// start: until the keys are there, the issuer's tokens get authn.ErrUnavailable.
+func (a *Authenticator) Prime(ctx context.Context) error {
+	if a.keys.current.Load() != nil {
+		return nil
+	}
+	return a.keys.refresh(ctx)
+}
+
+// Files returns the files that Reload reads.
+func (a *Authenticator) Files() []string {
+	switch {
+	case a.file != "":
+		return []string{a.file}
+	case a.fetcher.caFile != "":
+		return []string{a.fetcher.caFile}
+	}
+	return nil
+}
+
+// Reload reads the files again. On error what was read before stays.
+func (a *Authenticator) Reload(ctx context.Context) error {
+	switch {
+	case a.file != "":
+		return a.keys.refresh(ctx)
+	case a.fetcher.caFile != "":
+		return a.fetcher.connect()
+	}
+	return nil
+}
+
+// Status is the state of the key set.
+type Status struct {
+	Keys    int       // 0: the issuer's tokens cannot be verified
+	Fetched time.Time // last time the set was read without error
+	Err     error     // of the last attempt
+}
+
+// Status returns the state of the key set, for operators.
+func (a *Authenticator) Status() Status {
+	k := a.keys
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := Status{Fetched: k.fetched, Err: k.lastErr}
+	if set := k.current.Load(); set != nil {
+		s.Keys = len(set.keys)
+	}
+	return s
+}
+
+// newFetchCounter returns what counts the fetches of name's key set.
+func newFetchCounter(meter metric.Meter, name string) (func(context.Context, string), error) {
+	if meter == nil {
+		meter = noop.Meter{}
+	}
+	c, err := meter.Int64Counter("sallyport.jwks.fetches", metric.WithUnit("{fetch}"),
+		metric.WithDescription("Attempts to read an issuer's key set, by authenticator and outcome: ok or error."))
+	if err != nil {
+		return nil, fmt.Errorf("register sallyport.jwks.fetches: %w", err)
+	}
+	return func(ctx context.Context, outcome string) {
+		c.Add(ctx, 1, metric.WithAttributes(
+			attribute.String("authenticator", name), attribute.String("outcome", outcome)))
+	}, nil
+}

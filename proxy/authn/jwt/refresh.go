@@ -1,0 +1,64 @@
+package jwt
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	firstRetry = 250 * time.Millisecond
+	// An issuer that just went down is tried again soon; one that stays down less
+	// often, so that a fleet of gateways does not keep it there.
+	earlyRetries  = 20
+	maxEarlyRetry = 5 * time.Second
+	maxLateRetry  = 30 * time.Second
+)
+
+// run renews the key set until ctx ends.
+func (r *keyring) run(ctx context.Context) error {
+	if !r.remote {
+		<-ctx.Done()
+		return nil
+	}
+	timer := time.NewTimer(r.firstDelay())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-r.wake:
+		}
+		_ = r.refresh(ctx) // logged, counted and kept for the answers of requests
+		timer.Reset(r.delay())
+	}
+}
+
+// firstDelay is no time at all, unless the set was fetched before run started.
+func (r *keyring) firstDelay() time.Duration {
+	if r.current.Load() == nil {
+		return 0
+	}
+	return r.delay()
+}
+
+// delay is the time until the next fetch, a little at random so that gateways
+// started together do not ask together.
+func (r *keyring) delay() time.Duration {
+	r.mu.Lock()
+	failures := r.failures
+	r.mu.Unlock()
+	d := r.interval
+	if failures > 0 {
+		d = min(backoff(failures), r.interval)
+	}
+	return d - time.Duration(rand.Int64N(int64(d)/10+1)) //nolint:gosec // spreads load; nothing secret
+}
+
+func backoff(failures int) time.Duration {
+	if failures > earlyRetries {
+		return maxLateRetry
+	}
+	return min(firstRetry<<min(failures-1, 10), maxEarlyRetry)
+}

@@ -1,0 +1,140 @@
+// Package mtls authenticates requests by the client certificate of their own
+// TLS connection. It owns the choice of which verified certificates may enter
+// and what their subject is called.
+//
+// It never looks at a header: a certificate that a proxy in front forwards is
+// that proxy's word. It does not verify chains and revocation: the handshake did,
+// with what package certs holds.
+package mtls
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/certs"
+)
+
+// Kind is the key of this mechanism in the configuration.
+const Kind = "mtls"
+
+// Authenticator accepts client certificates by their names. It is safe for
+// concurrent use.
+type Authenticator struct {
+	name     string
+	patterns []pattern
+	subjects map[string]bool
+	recent   *recent
+}
+
+// New makes an authenticator that the configuration calls name.
+func New(name string, c Config) (*Authenticator, error) {
+	patterns, err := c.parse()
+	if err != nil {
+		return nil, err
+	}
+	a := &Authenticator{name: name, patterns: patterns, subjects: make(map[string]bool), recent: newRecent()}
+	for _, s := range c.AllowedSubjects {
+		a.subjects[s] = true
+	}
+	return a, nil
+}
+
+// Authenticate returns the identity of the connection's certificate.
+func (a *Authenticator) Authenticate(_ context.Context, r *authn.Request) (*authz.Identity, error) {
+	leaf, err := leafOf(r.TLS)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTime(leaf, r.Now); err != nil {
+		return nil, err
+	}
+	if id := a.recent.get(leaf); id != nil {
+		return id, nil
+	}
+	id, err := a.identify(leaf)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+	}
+	a.recent.put(leaf, id)
+	return id, nil
+}
+
+// leafOf returns the verified certificate of the client.
+func leafOf(cs *tls.ConnectionState) (*x509.Certificate, error) {
+	if cs == nil || len(cs.PeerCertificates) == 0 {
+		return nil, authn.ErrNotMine
+	}
+	leaf := certs.VerifiedLeaf(cs)
+	if leaf == nil {
+		return nil, fmt.Errorf("%w: the handshake did not verify the client certificate", authn.ErrInvalid)
+	}
+	return leaf, nil
+}
+
+// checkTime looks at the validity again: a connection may outlive it.
+func checkTime(leaf *x509.Certificate, now time.Time) error {
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return fmt.Errorf("%w: client certificate is good from %s to %s", authn.ErrInvalid,
+			leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// identify names the holder of leaf: by its SPIFFE ID, else by the alternative
+// name that may enter, else by its common name.
+func (a *Authenticator) identify(leaf *x509.Certificate) (*authz.Identity, error) {
+	spiffe, err := certs.SPIFFEID(leaf)
+	if err != nil && !errors.Is(err, certs.ErrNoSPIFFEID) {
+		return nil, err
+	}
+	name, ok := a.allowedName(leaf)
+	if !ok {
+		return nil, fmt.Errorf("certificate of %q has no name that may enter", leaf.Subject)
+	}
+	if spiffe != "" {
+		name = spiffe
+	}
+	return &authz.Identity{
+		Authenticated: true, Authenticator: a.name, Kind: Kind,
+		Subject: name, Issuer: leaf.Issuer.String(), ExpiresAt: leaf.NotAfter,
+	}, nil
+}
+
+// allowedName returns the first name of leaf that may enter.
+func (a *Authenticator) allowedName(leaf *x509.Certificate) (string, bool) {
+	names := namesOf(leaf)
+	for _, n := range names {
+		for _, p := range a.patterns {
+			if p.matches(n) {
+				return n.value, true
+			}
+		}
+	}
+	if a.subjects[leaf.Subject.String()] || a.subjects[leaf.Subject.CommonName] && leaf.Subject.CommonName != "" {
+		return subjectOf(leaf), true
+	}
+	for _, p := range a.patterns {
+		if p.anything {
+			return subjectOf(leaf), true
+		}
+	}
+	return "", false
+}
+
+// subjectOf names a certificate without alternative names.
+func subjectOf(leaf *x509.Certificate) string {
+	if leaf.Subject.CommonName != "" {
+		return leaf.Subject.CommonName
+	}
+	return leaf.Subject.String()
+}
+
+// Challenge names the scheme, which has no parameters but the realm: a 401 must
+// carry a challenge (RFC 9110 section 15.5.2), and TLS has no registered one.
+func (a *Authenticator) Challenge(error) string { return `ClientCertificate realm="tls"` }

@@ -1,0 +1,120 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// clients verifies client certificates.
+type clients struct {
+	pool *x509.CertPool
+	// trust is a digest of the authorities and revocation lists. Sessions carry
+	// it, and are resumed only while it is the same.
+	trust [sha256.Size]byte
+	crls  *revocations // nil: revocation is not checked
+	now   func() time.Time
+}
+
+func loadClients(c Config, now func() time.Time) (*clients, error) {
+	authorities, caData, err := loadAuthorities(c.ClientCAFile)
+	if err != nil {
+		return nil, err
+	}
+	cl := &clients{pool: x509.NewCertPool(), now: now}
+	for _, a := range authorities {
+		cl.pool.AddCert(a)
+	}
+	digest := sha256.New()
+	digest.Write(caData)
+	if len(c.CRLFiles) > 0 {
+		var lists [][]byte
+		if cl.crls, lists, err = loadRevocations(c.CRLFiles, authorities); err != nil {
+			return nil, err
+		}
+		for _, l := range lists {
+			digest.Write(l)
+		}
+	}
+	cl.trust = [sha256.Size]byte(digest.Sum(nil))
+	return cl, nil
+}
+
+// verifyConnection runs at the end of every handshake, also of a resumed one,
+// after Go has verified the chain of a full one.
+func (c *clients) verifyConnection(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil // whether that is allowed is ClientAuth's to say
+	}
+	if len(cs.VerifiedChains) == 0 {
+		return errors.New("client certificate was not verified")
+	}
+	if cs.DidResume {
+		if err := c.verifyAgain(cs.PeerCertificates); err != nil {
+			return err
+		}
+	}
+	if c.crls == nil {
+		return nil
+	}
+	return c.crls.check(cs.VerifiedChains, c.now())
+}
+
+// verifyAgain verifies a chain that an earlier handshake verified, with today's
+// authorities and clock.
+func (c *clients) verifyAgain(chain []*x509.Certificate) error {
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: c.pool, Intermediates: intermediates, CurrentTime: c.now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("verify client certificate of a resumed session: %w", err)
+	}
+	return nil
+}
+
+// outdated returns what outdated lists there are.
+func (c *clients) outdated(now time.Time) []error {
+	if c.crls == nil {
+		return nil
+	}
+	return c.crls.outdated(now)
+}
+
+// wrapSession marks tickets with what the client was verified with.
+func (c *clients) wrapSession(keys *tls.Config) func(tls.ConnectionState, *tls.SessionState) ([]byte, error) {
+	return func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+		if !c.trusted(ss) { // a resumed session brings its marks along
+			ss.Extra = append(ss.Extra, c.trust[:])
+		}
+		return keys.EncryptTicket(cs, ss)
+	}
+}
+
+// unwrapSession takes tickets of the same trust only. Others get a full
+// handshake, which asks for the certificate again.
+func (c *clients) unwrapSession(keys *tls.Config) func([]byte, tls.ConnectionState) (*tls.SessionState, error) {
+	return func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		ss, err := keys.DecryptTicket(ticket, cs)
+		if err != nil || ss == nil {
+			return nil, err
+		}
+		if !c.trusted(ss) {
+			return nil, nil
+		}
+		return ss, nil
+	}
+}
+
+func (c *clients) trusted(ss *tls.SessionState) bool {
+	return slices.ContainsFunc(ss.Extra, func(mark []byte) bool { return bytes.Equal(mark, c.trust[:]) })
+}

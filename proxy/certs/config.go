@@ -1,0 +1,91 @@
+package certs
+
+import (
+	"crypto/tls"
+	"errors"
+
+	"github.com/sallyport/sallyport/engine/setting"
+)
+
+// Config is the tls block of a listener.
+type Config struct {
+	// CertFile holds the PEM certificate of the server, followed by its
+	// intermediates.
+	CertFile string `yaml:"cert_file" sallyport:"path"`
+	// KeyFile holds the PEM private key that belongs to it, not encrypted.
+	KeyFile string `yaml:"key_file" sallyport:"path"`
+	// ClientCAFile holds the PEM certificates of the authorities that client
+	// certificates are verified with. The system's are never used.
+	ClientCAFile string `yaml:"client_ca_file" sallyport:"path"`
+	// ClientAuth is none, optional (a client certificate is verified if there is
+	// one) or required; by default required with client_ca_file and none without.
+	ClientAuth string `yaml:"client_auth"`
+	// MinVersion is the oldest TLS version that is spoken, 1.2 or 1.3; 1.2 by default.
+	MinVersion string `yaml:"min_version"`
+	// CRLFiles hold revocation lists, PEM or DER. With any, every authority that
+	// issued a certificate of the client's chain must have a list that is current:
+	// a client whose revocation is unknown is refused.
+	CRLFiles []string `yaml:"crl_files" sallyport:"path"`
+}
+
+// Values of client_auth.
+const (
+	clientAuthNone     = "none"
+	clientAuthOptional = "optional"
+	clientAuthRequired = "required"
+)
+
+// Validate reports everything wrong with c. It reads no files.
+func (c Config) Validate() error {
+	var errs []error
+	if c.CertFile == "" {
+		errs = append(errs, setting.Problemf("cert_file", "is missing"))
+	}
+	if c.KeyFile == "" {
+		errs = append(errs, setting.Problemf("key_file", "is missing"))
+	}
+	if _, ok := minVersion(c.MinVersion); !ok {
+		errs = append(errs, setting.Problemf("min_version", "%q is neither 1.2 nor 1.3", c.MinVersion))
+	}
+	return errors.Join(append(errs, c.validateClients())...)
+}
+
+func (c Config) validateClients() error {
+	switch c.ClientAuth {
+	case "", clientAuthNone, clientAuthOptional, clientAuthRequired:
+	default:
+		return setting.Problemf("client_auth", "%q is not none, optional or required", c.ClientAuth)
+	}
+	var errs []error
+	verifies := c.ClientAuth == clientAuthOptional || c.ClientAuth == clientAuthRequired
+	if verifies && c.ClientCAFile == "" {
+		errs = append(errs, setting.Problemf("client_ca_file", "is missing: client_auth is %s and nothing says which certificates are good", c.ClientAuth))
+	}
+	if c.ClientAuth == clientAuthNone && c.ClientCAFile != "" {
+		errs = append(errs, setting.Problemf("client_auth", "is none, so client_ca_file has no effect; remove one of them"))
+	}
+	if len(c.CRLFiles) > 0 && c.ClientCAFile == "" {
+		errs = append(errs, setting.Problemf("crl_files", "has no effect without client_ca_file"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) clientAuth() tls.ClientAuthType {
+	switch {
+	case c.ClientAuth == clientAuthOptional:
+		return tls.VerifyClientCertIfGiven
+	case c.ClientCAFile != "":
+		return tls.RequireAndVerifyClientCert
+	}
+	return tls.NoClientCert
+}
+
+func minVersion(s string) (uint16, bool) {
+	switch s {
+	case "", "1.2":
+		return tls.VersionTLS12, true
+	case "1.3":
+		return tls.VersionTLS13, true
+	}
+	return 0, false
+}

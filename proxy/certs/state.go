@@ -1,0 +1,106 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// state is what the files held at one time. It is immutable once in use.
+type state struct {
+	config      *tls.Config // serves this state
+	certificate *tls.Certificate
+	notAfter    time.Time
+	clients     *clients // nil: no client certificates
+}
+
+func load(c Config, now func() time.Time) (*state, error) {
+	certificate, err := loadKeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	st := &state{certificate: certificate}
+	if st.notAfter, err = chainEnd(certificate); err != nil {
+		return nil, fmt.Errorf("read certificate %s: %w", c.CertFile, err)
+	}
+	if c.ClientCAFile == "" {
+		return st, nil
+	}
+	st.clients, err = loadClients(c, now)
+	return st, err
+}
+
+func loadKeyPair(certFile, keyFile string) (*tls.Certificate, error) {
+	certPEM, err := os.ReadFile(certFile) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	keyPEM, err := os.ReadFile(keyFile) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("read private key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate %s with key %s: %w", certFile, keyFile, err)
+	}
+	return &pair, nil
+}
+
+// chainEnd returns when the first certificate of the chain expires.
+func chainEnd(c *tls.Certificate) (time.Time, error) {
+	var end time.Time
+	for _, der := range c.Certificate {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if end.IsZero() || cert.NotAfter.Before(end) {
+			end = cert.NotAfter
+		}
+	}
+	return end, nil
+}
+
+// loadAuthorities reads every certificate of a PEM file. Anything else in the
+// file is an error: a damaged authority must not pass unnoticed.
+func loadAuthorities(name string) ([]*x509.Certificate, []byte, error) {
+	data, err := os.ReadFile(name) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, nil, fmt.Errorf("read client CA: %w", err)
+	}
+	list, err := parseCertificates(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read client CA %s: %w", name, err)
+	}
+	return list, data, nil
+}
+
+func parseCertificates(data []byte) ([]*x509.Certificate, error) {
+	var list []*x509.Certificate
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		data = rest
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("holds a PEM block %q", block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		if !cert.IsCA {
+			return nil, fmt.Errorf("certificate %q is not one of an authority", cert.Subject)
+		}
+		list = append(list, cert)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("holds no PEM certificate")
+	}
+	return list, nil
+}

@@ -1,0 +1,185 @@
+package judge
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/problem"
+)
+
+// obligate carries out the obligations of an allow on f. What cannot be carried
+// out is the policy's fault and denies: an obligation is never left out.
+func (j *Judge) obligate(f *Forward, d *authz.Decision) *authz.Fault {
+	if fault := unsupported(d); fault != nil {
+		return fault
+	}
+	if name := d.Upstream.Name; name != "" {
+		if !j.cfg.Upstream(name) {
+			return faultf("upstream.name: no upstream is named %q", name)
+		}
+		f.Upstream = name
+	}
+	set := make([]authz.Header, 0, len(d.Upstream.SetHeaders))
+	for _, name := range slices.Sorted(maps.Keys(d.Upstream.SetHeaders)) {
+		h, err := j.settable(name, d.Upstream.SetHeaders[name])
+		if err != nil {
+			return faultf("upstream.set_headers: %v", err)
+		}
+		set = append(set, h)
+	}
+	drop := func(h authz.Header) bool {
+		return containsFold(d.Upstream.RemoveHeaders, h.Name) ||
+			slices.ContainsFunc(set, func(s authz.Header) bool { return fold(s.Name) == fold(h.Name) })
+	}
+	if len(set)+len(d.Upstream.RemoveHeaders) > 0 {
+		f.Headers = append(slices.DeleteFunc(f.Headers, drop), set...)
+	}
+	for name, value := range d.Response.SetHeaders {
+		if _, err := j.settable(name, value); err != nil {
+			return faultf("response.set_headers: %v", err)
+		}
+	}
+	f.Response = d.Response
+	return nil
+}
+
+func unsupported(d *authz.Decision) *authz.Fault {
+	switch {
+	case d.Upstream.TokenExchange != nil:
+		return faultf("upstream.token_exchange is not supported")
+	case d.RateLimit != nil:
+		return faultf("rate_limit is not supported")
+	}
+	return nil
+}
+
+func faultf(format string, args ...any) *authz.Fault {
+	return &authz.Fault{Kind: authz.FaultUnsupported, Detail: fmt.Sprintf(format, args...)}
+}
+
+// settable checks a header that a policy sets. Framing and hop-by-hop fields
+// are the gateway's alone.
+func (j *Judge) settable(name, value string) (authz.Header, error) {
+	h := authz.Header{Name: strings.ToLower(name), Value: strings.Trim(value, " \t")}
+	if err := checkName(strings.ReplaceAll(h.Name, "_", "-")); err != nil {
+		return h, fmt.Errorf("%q is not a header name", name)
+	}
+	if j.classes.of(h.Name) == hop || h.Name == "x-request-id" {
+		return h, fmt.Errorf("%s is not for a policy to set", h.Name)
+	}
+	if err := checkValue(h.Value); err != nil {
+		return h, fmt.Errorf("%s: %w", h.Name, err)
+	}
+	return h, nil
+}
+
+// Answer is what to send to the client in place of an upstream's response.
+type Answer struct {
+	Status  int
+	Headers []authz.Header // lower-case names; Content-Type included
+	Body    []byte
+}
+
+// answerDeny turns a deny into what the policy asked for.
+func (j *Judge) answerDeny(d *authz.Decision, requestID string) (*Answer, *authz.Fault) {
+	ans := &Answer{Status: denyStatus(d)}
+	if ans.Status < 200 || ans.Status > 599 {
+		return nil, faultf("status %d is not one to deny with", ans.Status)
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
+		h, err := j.settable(name, d.Headers[name])
+		if err != nil {
+			return nil, faultf("headers: %v", err)
+		}
+		ans.Headers = append(ans.Headers, h)
+	}
+	if d.Redirect != "" {
+		if err := checkValue(d.Redirect); err != nil {
+			return nil, faultf("redirect: %v", err)
+		}
+		ans.set("location", d.Redirect)
+	}
+	if d.Challenge != nil {
+		challenge, err := bearerChallenge(d.Challenge)
+		if err != nil {
+			return nil, faultf("challenge: %v", err)
+		}
+		ans.set("www-authenticate", challenge)
+	}
+	if d.Body != nil {
+		ans.Body = d.Body
+		ans.setDefault("content-type", "application/json")
+	} else if d.Redirect == "" {
+		ans.problem(problem.Problem{Status: ans.Status, Detail: "The request is denied."}, requestID, d.ID)
+	}
+	ans.setDefault("cache-control", "no-store")
+	return ans, nil
+}
+
+func denyStatus(d *authz.Decision) int {
+	switch {
+	case d.Status != 0:
+		return d.Status
+	case d.Redirect != "":
+		return http.StatusFound
+	case d.Challenge != nil && d.Challenge.Error != "insufficient_scope":
+		return http.StatusUnauthorized
+	}
+	return http.StatusForbidden
+}
+
+// bearerChallenge writes RFC 6750 section 3 and RFC 9470 section 3.
+func bearerChallenge(c *authz.Challenge) (string, error) {
+	var b strings.Builder
+	b.WriteString("Bearer")
+	sep := " "
+	params := [...][2]string{{"error", c.Error}, {"scope", c.Scope}, {"acr_values", c.ACRValues}}
+	for _, p := range params {
+		if p[1] == "" {
+			continue
+		}
+		if strings.ContainsAny(p[1], "\"\\") || checkValue(p[1]) != nil {
+			return "", errors.New(p[0] + " has a character that cannot be quoted")
+		}
+		b.WriteString(sep + p[0] + `="` + p[1] + `"`)
+		sep = ", "
+	}
+	if c.MaxAge >= 0 && (c.ACRValues != "" || c.Error == "insufficient_user_authentication") {
+		b.WriteString(sep + "max_age=" + strconv.Itoa(c.MaxAge))
+	}
+	return b.String(), nil
+}
+
+// answerError builds the problem that an error is answered with.
+func answerError(err error, requestID, decisionID string) *Answer {
+	p := problem.Of(err)
+	ans := &Answer{Status: p.Status}
+	if p.RetryAfter > 0 {
+		ans.set("retry-after", strconv.Itoa(p.RetryAfter))
+	}
+	ans.problem(p, requestID, decisionID)
+	ans.set("cache-control", "no-store")
+	return ans
+}
+
+func (a *Answer) problem(p problem.Problem, requestID, decisionID string) {
+	a.Body = p.AppendJSON(make([]byte, 0, 256), requestID, decisionID)
+	a.setDefault("content-type", problem.ContentType)
+}
+
+func (a *Answer) set(name, value string) {
+	a.Headers = slices.DeleteFunc(a.Headers, func(h authz.Header) bool { return h.Name == name })
+	a.Headers = append(a.Headers, authz.Header{Name: name, Value: value})
+}
+
+func (a *Answer) setDefault(name, value string) {
+	if !slices.ContainsFunc(a.Headers, func(h authz.Header) bool { return h.Name == name }) {
+		a.Headers = append(a.Headers, authz.Header{Name: name, Value: value})
+	}
+}

@@ -1,0 +1,201 @@
+package judge
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/route"
+)
+
+// Forward is what to send to which upstream.
+type Forward struct {
+	Upstream  string
+	Target    string         // path and query, the very path that was judged
+	Host      string         // Host header
+	Headers   []authz.Header // all others but framing; lower-case names
+	WebSocket bool           // ask for the upgrade and tunnel after a 101
+	Timeout   time.Duration  // the route's own; 0: the listener's
+	Response  authz.ResponseObligation
+}
+
+// forward builds what is sent, but for what the decision changes.
+func (j *Judge) forward(a *Arrival, s *shape, r *route.Route, in *authz.Input, nominated []string, trusted bool) *Forward {
+	f := &Forward{
+		Upstream: r.Config.Upstream, Host: s.hostport, Target: in.Request.Path, Timeout: r.Config.Timeout, WebSocket: a.webSocket(),
+		Headers: make([]authz.Header, 0, len(a.Headers)+6),
+	}
+	if s.query != "" {
+		f.Target += "?" + s.query
+	}
+	for i := range a.Headers {
+		h := a.Headers[i]
+		switch j.classes.of(h.Name) {
+		case ordinary:
+		case credential:
+			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardCredentials {
+				continue
+			}
+		case forwarded:
+			if !trusted || rebuilt(h.Name) {
+				continue
+			}
+		default:
+			continue
+		}
+		if !containsFold(nominated, h.Name) {
+			f.Headers = append(f.Headers, h)
+		}
+	}
+	j.addForwarded(f, a, s, in, trusted)
+	return f
+}
+
+func rebuilt(name string) bool {
+	switch name {
+	case "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded":
+		return true
+	}
+	return false
+}
+
+// addForwarded tells the upstream who asked for what: this hop alone, or
+// appended to what a trusted peer reported.
+func (j *Judge) addForwarded(f *Forward, a *Arrival, s *shape, in *authz.Input, trusted bool) {
+	peer := a.peerText()
+	xff, host, chain := peer, s.hostport, ""
+	if trusted {
+		if v := joined(a, "x-forwarded-for"); v != "" {
+			xff = v + ", " + peer
+		}
+		if v := a.header("x-forwarded-host"); v != "" {
+			host = v
+		}
+		if v := joined(a, "forwarded"); v != "" {
+			chain = v + ", "
+		}
+	}
+	f.Headers = append(
+		f.Headers,
+		authz.Header{Name: "x-forwarded-for", Value: xff},
+		authz.Header{Name: "x-forwarded-proto", Value: in.Request.Scheme},
+		authz.Header{Name: "x-forwarded-host", Value: host},
+		authz.Header{Name: "forwarded", Value: chain + "for=" + forwardedNode(peer) + ";host=" + forwardedHost(s.hostport) + ";proto=" + scheme(a)},
+		authz.Header{Name: "x-request-id", Value: in.Request.ID},
+	)
+}
+
+// forwardedNode quotes an IPv6 address (RFC 7239 section 6).
+func forwardedNode(ip string) string {
+	if strings.IndexByte(ip, ':') >= 0 {
+		return `"[` + ip + `]"`
+	}
+	return ip
+}
+
+func forwardedHost(h string) string {
+	if strings.IndexByte(h, ':') >= 0 {
+		return `"` + h + `"`
+	}
+	return h
+}
+
+func joined(a *Arrival, name string) string {
+	out := ""
+	for i := range a.Headers {
+		if a.Headers[i].Name == name && a.Headers[i].Value != "" {
+			if out != "" {
+				out += ", "
+			}
+			out += a.Headers[i].Value
+		}
+	}
+	return out
+}
+
+func (a *Arrival) peerText() string {
+	if a.PeerText != "" {
+		return a.PeerText
+	}
+	return a.Peer.Addr().Unmap().WithZone("").String()
+}
+
+func scheme(a *Arrival) string {
+	if a.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// clientScheme is the scheme that the client used, as far as trusted peers say.
+func clientScheme(a *Arrival, trusted bool) string {
+	if trusted {
+		switch v := strings.ToLower(a.header("x-forwarded-proto")); v {
+		case "http", "https":
+			return v
+		}
+	}
+	return scheme(a)
+}
+
+// source finds the client: from the end of the chain that trusted peers
+// reported, the first address that is not trusted itself.
+func source(a *Arrival, trusted bool) authz.Source {
+	src := authz.Source{IP: a.peerText(), Port: int(a.Peer.Port())}
+	if !trusted {
+		return src
+	}
+	chain := joined(a, "x-forwarded-for")
+	if chain == "" {
+		return src
+	}
+	for part := range strings.SplitSeq(chain, ",") {
+		src.ForwardedFor = append(src.ForwardedFor, strings.Trim(part, " \t"))
+	}
+	for i := len(src.ForwardedFor) - 1; i >= 0; i-- {
+		ip, err := parseNode(src.ForwardedFor[i])
+		if err != nil {
+			break // what stands before it cannot be told from a client's invention
+		}
+		src.IP, src.Port = ip.String(), 0
+		if !a.Listener.trusts(ip) {
+			break
+		}
+	}
+	return src
+}
+
+func parseNode(s string) (netip.Addr, error) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap(), nil
+	}
+	ip, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return ip.Unmap().WithZone(""), err
+}
+
+// port is the one the client named, or its scheme's default.
+func (s *shape) portFor(scheme string) int {
+	switch {
+	case s.port != 0:
+		return s.port
+	case scheme == "https":
+		return 443
+	}
+	return 80
+}
+
+// RedirectToHTTPS returns the https URL of the request, for listeners that do
+// nothing else.
+func (s *shape) redirectToHTTPS(port int) string {
+	host := s.host
+	if port != 0 && port != 443 {
+		host += ":" + strconv.Itoa(port)
+	}
+	u := "https://" + host + s.path
+	if s.query != "" {
+		u += "?" + s.query
+	}
+	return u
+}

@@ -1,0 +1,139 @@
+package judge
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+// class says what becomes of a client's header.
+type class uint8
+
+const (
+	ordinary   class = iota
+	hop              // ends at this hop (RFC 9110 section 7.6.1), or frames the message
+	forwarded        // counts from trusted peers only
+	identity         // only the gateway or the policy sets it
+	credential       // not in the input document unless the route asks for it
+)
+
+var hopHeaders = []string{
+	"connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+	"proxy-authenticate", "http2-settings", "content-length", "host", "expect",
+}
+
+// identityHeaders are those that upstreams take as the word of a gateway, and
+// those that make an upstream see another path or method than was judged.
+var identityHeaders = []string{
+	"x-user", "remote-user", "x-remote-user", "x-remote-group", "x-auth-request-user", "x-auth-request-email",
+	"x-auth-request-groups", "x-auth-request-preferred-username", "x-auth-request-access-token",
+	"x-original-url", "x-original-uri", "x-original-method", "x-original-host", "x-rewrite-url",
+	"x-envoy-original-path", "x-envoy-external-address", "x-envoy-internal",
+	"x-http-method", "x-http-method-override", "x-method-override", "x-request-id",
+}
+
+var forwardedHeaders = []string{"forwarded", "x-real-ip", "true-client-ip", "x-client-ip", "x-cluster-client-ip"}
+
+var credentialHeaders = []string{
+	"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token", "x-access-token",
+	"dpop", "x-amz-security-token", "x-csrf-token", "x-xsrf-token",
+}
+
+// classes maps folded names.
+type classes map[string]class
+
+func newClasses(identityNames []string) classes {
+	c := classes{}
+	for _, set := range []struct {
+		names []string
+		class class
+	}{
+		{hopHeaders, hop}, {forwardedHeaders, forwarded}, {credentialHeaders, credential},
+		{identityHeaders, identity}, {identityNames, identity},
+	} {
+		for _, n := range set.names {
+			c[fold(n)] = set.class
+		}
+	}
+	return c
+}
+
+// of classifies a lower-case name. Names that upstreams fold into each other
+// are one name here.
+func (c classes) of(name string) class {
+	name = fold(name)
+	if cl, ok := c[name]; ok {
+		return cl
+	}
+	if strings.HasPrefix(name, "x-forwarded-") {
+		return forwarded
+	}
+	return ordinary
+}
+
+// fold returns the name that CGI-like upstreams make of n: without case, and
+// with "_" and "." as "-". It allocates only for names that change.
+func fold(n string) string {
+	for i := range len(n) {
+		if c := n[i]; c == '_' || c == '.' || c >= 'A' && c <= 'Z' {
+			return strings.Map(foldRune, n)
+		}
+	}
+	return n
+}
+
+func foldRune(r rune) rune {
+	switch {
+	case r == '_' || r == '.':
+		return '-'
+	case r >= 'A' && r <= 'Z':
+		return r + 'a' - 'A'
+	}
+	return r
+}
+
+// nominated returns the names in Connection headers, which end here too. They
+// are taken from what the client sent before anything of ours is added, so they
+// can never name ours.
+func (a *Arrival) nominated() []string {
+	var out []string
+	for i := range a.Headers {
+		if a.Headers[i].Name != "connection" {
+			continue
+		}
+		for t := range strings.SplitSeq(a.Headers[i].Value, ",") {
+			switch t = strings.ToLower(strings.Trim(t, " \t")); t {
+			case "", "close", "keep-alive", "upgrade", "te":
+			default:
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}
+
+// visible selects the headers that the policy may read.
+func (j *Judge) visible(a *Arrival, asked, nominated []string) []authz.Header {
+	out := make([]authz.Header, 0, len(a.Headers))
+	for i := range a.Headers {
+		h := a.Headers[i]
+		switch j.classes.of(h.Name) {
+		case ordinary:
+		case credential:
+			if !containsFold(asked, h.Name) {
+				continue
+			}
+		default:
+			continue
+		}
+		if !containsFold(nominated, h.Name) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func containsFold(names []string, name string) bool {
+	return len(names) > 0 && slices.ContainsFunc(names, func(n string) bool { return fold(n) == fold(name) })
+}

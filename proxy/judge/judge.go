@@ -1,0 +1,370 @@
+// Package judge is the one place where a request is judged: its shape is
+// checked, it is routed, its sender is established, the policy is asked, and
+// what the policy obliges the gateway to do is carried out on what will be
+// forwarded or answered. Every front, the explain verb and the tests use it.
+//
+// It is front-neutral: it knows neither connections nor fasthttp, forwards
+// nothing and writes nothing.
+package judge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/problem"
+	"github.com/sallyport/sallyport/proxy/route"
+)
+
+// Decider asks the policy. An error means that there is no decision, and closes.
+type Decider interface {
+	Decide(ctx context.Context, in *authz.Input) (*authz.Decision, error)
+}
+
+// Chain establishes who sends a request; it is one route's authenticators.
+type Chain interface {
+	Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error)
+	// Challenges returns WWW-Authenticate values for the error of Authenticate.
+	Challenges(err error) []string
+}
+
+// Config is what requests are judged by. All of it is immutable.
+type Config struct {
+	Routes *route.Table
+	// Chains holds the authenticators of each route, by its index.
+	Chains []Chain
+	// Upstream reports whether an upstream of that name is configured.
+	Upstream func(name string) bool
+	Decider  Decider
+	// IdentityHeaders are further header names that clients may not send.
+	IdentityHeaders []string
+	// Tracer makes the spans of authenticating and deciding; nil: none.
+	Tracer trace.Tracer
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Judge judges requests. It is safe for concurrent use.
+type Judge struct {
+	cfg     Config
+	classes classes
+}
+
+// New returns a judge.
+func New(cfg Config) *Judge {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Judge{cfg: cfg, classes: newClasses(cfg.IdentityHeaders)}
+}
+
+// Verdict is what came out. Exactly one of Forward and Answer is set.
+type Verdict struct {
+	Outcome  authz.Outcome
+	Forward  *Forward
+	Answer   *Answer
+	Input    *authz.Input    // as far as it could be built
+	Decision *authz.Decision // nil when the policy was not asked or did not decide
+	Route    *route.Route    // nil when none was found
+	Err      error           // operator's view of a refusal; never for the client
+
+	Authenticate, Decide time.Duration
+}
+
+// Record returns what the decision log keeps, but for what only the front knows.
+func (v *Verdict) Record() *authz.Record {
+	rec := &authz.Record{
+		Input: v.Input, Decision: v.Decision, Outcome: v.Outcome,
+		Authenticate: v.Authenticate, Decide: v.Decide,
+	}
+	if v.Err != nil {
+		rec.Error = v.Err.Error()
+	}
+	if v.Forward != nil {
+		rec.Upstream = v.Forward.Upstream
+	}
+	return rec
+}
+
+// Judge judges one request.
+func (j *Judge) Judge(ctx context.Context, a *Arrival) *Verdict {
+	v := &Verdict{Input: &authz.Input{Gateway: a.Listener.Gateway}}
+	trusted := a.Listener.trusts(a.Peer.Addr().Unmap())
+	j.describe(v.Input, a, trusted)
+	if err := j.judge(ctx, a, v, trusted); err != nil {
+		j.refuse(v, err)
+	}
+	return v
+}
+
+// describe fills the parts of the input that hold for any request, so that a
+// record of a refused one says something.
+func (j *Judge) describe(in *authz.Input, a *Arrival, trusted bool) {
+	in.Request.ID = requestID(a, trusted)
+	in.Request.Method = a.Method
+	in.Request.Protocol = a.Protocol
+	in.Request.Time = a.Time
+	in.Request.ContentLength = a.ContentLength
+	in.Request.Body = a.Body
+	in.Source = source(a, trusted)
+	if a.TLS != nil {
+		if in.TLS = a.TLSInfo; in.TLS == nil {
+			in.TLS = DescribeTLS(a.TLS)
+		}
+	}
+}
+
+func (j *Judge) judge(ctx context.Context, a *Arrival, v *Verdict, trusted bool) error {
+	s, err := j.checkShape(a)
+	if err != nil {
+		return err
+	}
+	in := v.Input
+	in.Request.Scheme = clientScheme(a, trusted)
+	in.Request.Host, in.Request.Port = s.host, s.portFor(in.Request.Scheme)
+	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
+	in.Request.ContentType = a.header("content-type")
+	if err := j.route(a, s, v); err != nil {
+		return err
+	}
+	nominated := a.nominated()
+	in.Request.Headers = j.visible(a, v.Route.Config.InputHeaders, nominated)
+	if err := j.authenticate(ctx, a, v, trusted); err != nil {
+		return err
+	}
+	if err := j.decide(ctx, v); err != nil {
+		return err
+	}
+	return j.carryOut(v, j.forward(a, s, v.Route, in, nominated, trusted))
+}
+
+// route finds the route and rewrites the path: what follows sees only the path
+// that is forwarded.
+func (j *Judge) route(a *Arrival, s *shape, v *Verdict) error {
+	q := route.Query{Method: a.Method, Host: s.host, Segments: s.segments, Headers: a.Headers}
+	r := j.cfg.Routes.Match(&q)
+	if r == nil {
+		if allowed := j.cfg.Routes.Methods(&q); len(allowed) > 0 {
+			return &methodError{allowed: strings.Join(allowed, ", ")}
+		}
+		return fmt.Errorf("%s %s: %w", clip(s.host), clip(s.path), problem.ErrNoRoute)
+	}
+	v.Route = r
+	in := v.Input
+	in.Route = authz.Route{
+		Name: r.Config.Name, Params: r.Params(s.segments), Upstream: r.Config.Upstream,
+		Labels: r.Config.Labels, Entrypoint: r.Config.Entrypoint,
+	}
+	if !r.Rewrites() {
+		return nil
+	}
+	in.Request.Path = r.Rewrite(s.path)
+	var err error
+	in.Request.Segments, err = checkPath(in.Request.Path, a.Listener.PathParameters)
+	return err
+}
+
+// methodError is a request whose method alone is not routed.
+type methodError struct{ allowed string }
+
+func (e *methodError) Error() string { return "routed methods are " + e.allowed }
+func (e *methodError) Unwrap() error { return problem.ErrMethod }
+
+func (j *Judge) authenticate(ctx context.Context, a *Arrival, v *Verdict, trusted bool) error {
+	start := j.cfg.Now()
+	ctx, end := j.span(ctx, "authenticate")
+	view := clientView{j, a, trusted}
+	id, err := j.cfg.Chains[v.Route.Index].Authenticate(ctx, &authn.Request{
+		Authorization: a.header("authorization"), Header: view.header, TLS: a.TLS, Now: start,
+	})
+	v.Authenticate = j.cfg.Now().Sub(start)
+	end(err)
+	if err == nil && id == nil {
+		err = errors.New("authentication gave neither identity nor error")
+	}
+	if err != nil {
+		return err
+	}
+	v.Input.Identity = id
+	return nil
+}
+
+// clientView is what authenticators see of the headers: nothing that the peer
+// has no right to say.
+type clientView struct {
+	j       *Judge
+	a       *Arrival
+	trusted bool
+}
+
+func (c clientView) header(name string) string {
+	switch c.j.classes.of(name) {
+	case identity:
+		return ""
+	case forwarded:
+		if !c.trusted {
+			return ""
+		}
+	}
+	return c.a.header(name)
+}
+
+func (j *Judge) decide(ctx context.Context, v *Verdict) error {
+	start := j.cfg.Now()
+	ctx, end := j.span(ctx, "decide")
+	d, err := j.cfg.Decider.Decide(ctx, v.Input)
+	v.Decide = j.cfg.Now().Sub(start)
+	end(err)
+	if err == nil && d == nil {
+		err = errors.New("the decider gave neither decision nor error")
+	}
+	v.Decision = d
+	return err
+}
+
+// carryOut turns the decision into a forward or an answer.
+func (j *Judge) carryOut(v *Verdict, f *Forward) error {
+	d := v.Decision
+	fault := d.Fault
+	if fault == nil && d.Allow {
+		if fault = j.obligate(f, d); fault == nil {
+			v.Outcome, v.Forward = authz.OutcomeAllowed, f
+			return nil
+		}
+	}
+	if fault == nil {
+		v.Outcome = authz.OutcomeDenied
+		if v.Answer, fault = j.answerDeny(d, v.Input.Request.ID); fault == nil {
+			return nil
+		}
+	}
+	denied := *d // the decider may share its decisions
+	denied.Allow, denied.Fault = false, fault
+	v.Decision = &denied
+	v.Outcome, v.Err = authz.OutcomeFault, fault
+	plain := authz.Decision{ID: d.ID}
+	v.Answer, _ = j.answerDeny(&plain, v.Input.Request.ID)
+	return nil
+}
+
+// refuse answers for err.
+func (j *Judge) refuse(v *Verdict, err error) {
+	v.Err, v.Outcome = err, outcomeOf(err)
+	decisionID := ""
+	if v.Decision != nil {
+		decisionID = v.Decision.ID
+	}
+	v.Answer = answerError(err, v.Input.Request.ID, decisionID)
+	if v.Answer.Status == 401 && v.Route != nil {
+		for _, c := range j.cfg.Chains[v.Route.Index].Challenges(err) {
+			v.Answer.Headers = append(v.Answer.Headers, authz.Header{Name: "www-authenticate", Value: c})
+		}
+	}
+	if m := (*methodError)(nil); errors.As(err, &m) {
+		v.Answer.set("allow", m.allowed)
+	}
+}
+
+func outcomeOf(err error) authz.Outcome {
+	switch status := problem.Of(err).Status; {
+	case status == 401:
+		return authz.OutcomeUnauthenticated
+	case errors.Is(err, authz.ErrDecisionTimeout):
+		return authz.OutcomeFault
+	case status >= 500 && status != 505:
+		return authz.OutcomeUnavailable
+	}
+	return authz.OutcomeRefused
+}
+
+// Refuse returns the verdict on a request that could not even be read.
+func (j *Judge) Refuse(a *Arrival, err error) *Verdict {
+	v := &Verdict{Input: &authz.Input{Gateway: a.Listener.Gateway}}
+	j.describe(v.Input, a, false)
+	j.refuse(v, err)
+	return v
+}
+
+// RedirectToHTTPS answers for a listener that only redirects. Port is the one
+// of the https listener, 0 for the scheme's own.
+func (j *Judge) RedirectToHTTPS(a *Arrival, port int) *Verdict {
+	v := &Verdict{Input: &authz.Input{Gateway: a.Listener.Gateway}, Outcome: authz.OutcomeRefused}
+	j.describe(v.Input, a, false)
+	s, err := j.checkShape(a)
+	if err != nil {
+		j.refuse(v, err)
+		return v
+	}
+	v.Answer = &Answer{Status: 308}
+	v.Answer.set("location", s.redirectToHTTPS(port))
+	return v
+}
+
+// Fail returns the answer for an upstream that failed after an allow.
+func (v *Verdict) Fail(err error) *Answer {
+	v.Err = err
+	decisionID := ""
+	if v.Decision != nil {
+		decisionID = v.Decision.ID
+	}
+	return answerError(err, v.Input.Request.ID, decisionID)
+}
+
+var noSpan = func(error) {}
+
+// span starts a span when requests are traced, and costs nothing when not.
+func (j *Judge) span(ctx context.Context, name string) (context.Context, func(error)) {
+	if j.cfg.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
+		return ctx, noSpan
+	}
+	ctx, span := j.cfg.Tracer.Start(ctx, name)
+	return ctx, func(err error) {
+		if err != nil {
+			span.SetAttributes(attribute.Int("sallyport.status", problem.Of(err).Status))
+		}
+		span.End()
+	}
+}
+
+// requestID returns the id that a trusted peer gave, or a new one.
+func requestID(a *Arrival, trusted bool) string {
+	if trusted {
+		if id := a.header("x-request-id"); validID(id) {
+			return id
+		}
+	}
+	return newID()
+}
+
+// validID keeps an id harmless in headers, logs and shells.
+func validID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte("-_.:/+=", c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// newID returns 128 random bits. They identify a request and guard nothing.
+func newID() string {
+	const digits = "0123456789abcdef"
+	var out [32]byte
+	hi, lo := rand.Uint64(), rand.Uint64() //nolint:gosec // not a secret
+	for i := range 16 {
+		out[i], out[16+i] = digits[hi>>(4*i)&15], digits[lo>>(4*i)&15]
+	}
+	return string(out[:])
+}

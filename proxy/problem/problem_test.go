@@ -1,0 +1,70 @@
+package problem
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+func TestEverySentinelHasItsStatus(t *testing.T) {
+	tests := []struct {
+		err    error
+		status int
+		retry  bool
+	}{
+		{ErrMalformed, 400, false},
+		{ErrAmbiguous, 400, false},
+		{ErrVersion, 505, false},
+		{ErrExpectation, 417, false},
+		{ErrRequestTimeout, 408, false},
+		{ErrHeadTooLarge, 431, false},
+		{ErrBusy, 503, true},
+		{ErrNoRoute, 404, false},
+		{ErrMethod, 405, false},
+		{ErrUnreachable, 502, false},
+		{ErrUpstreamProtocol, 502, false},
+		{ErrUpstreamTimeout, 504, false},
+		{ErrUpstreamBusy, 503, true},
+		{authn.ErrNotMine, 401, false},
+		{authn.ErrInvalid, 401, false},
+		{authn.ErrUnavailable, 503, true},
+		{authz.ErrNoPolicy, 503, true},
+		{authz.ErrDecisionTimeout, 403, false},
+		{authz.ErrBodyTooLarge, 413, false},
+		{authz.ErrBodyRead, 400, false},
+	}
+	if len(tests) != len(classes) {
+		t.Errorf("the table has %d classes, the test walks %d", len(classes), len(tests))
+	}
+	for _, tc := range tests {
+		p := Of(fmt.Errorf("secret detail: %w", tc.err))
+		if p.Status != tc.status || (p.RetryAfter > 0) != tc.retry {
+			t.Errorf("%v: got %d (retry after %d), want %d (retry %v)", tc.err, p.Status, p.RetryAfter, tc.status, tc.retry)
+		}
+	}
+}
+
+func TestUnknownErrorIs500WithoutDetail(t *testing.T) {
+	p := Of(errors.New("password in here"))
+	if p.Status != http.StatusInternalServerError || p.Detail != "" {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestBodyIsJSONWhateverTheIDs(t *testing.T) {
+	for _, id := range []string{"abc", "", "a\"b\\c\n\x00", "\xff<script>"} {
+		body := Problem{Status: 403, Detail: "The request is denied."}.AppendJSON(nil, id, "d1")
+		var got map[string]any
+		if err := json.Unmarshal(body, &got); err != nil {
+			t.Fatalf("id %q: %v in %s", id, err, body)
+		}
+		if got["status"] != 403.0 || got["decision_id"] != "d1" || got["title"] != "Forbidden" {
+			t.Errorf("id %q: %s", id, body)
+		}
+	}
+}

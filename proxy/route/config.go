@@ -1,0 +1,223 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/setting"
+)
+
+// Config is one route: which requests it takes and what happens to them.
+type Config struct {
+	// Name identifies the route in input.route.name, metrics and logs.
+	Name string `yaml:"name"`
+	// Match says which requests the route takes; the first route in file order that matches counts.
+	Match Match `yaml:"match"`
+	// Authenticate names the authenticators to ask, in order; each says "not mine" or decides.
+	Authenticate []string `yaml:"authenticate"`
+	// Upstream names the upstream to forward to.
+	Upstream string `yaml:"upstream"`
+	// Rewrite changes the path before it is judged and forwarded.
+	Rewrite Rewrite `yaml:"rewrite"`
+	// Entrypoint is this route's own rule, as "orders/decision"; empty: policy.entrypoint.
+	Entrypoint string `yaml:"entrypoint"`
+	// Labels appear in input.route.labels and in the decision log.
+	Labels map[string]string `yaml:"labels"`
+	// ForwardCredentials forwards the client's Authorization header to the upstream. By default it ends at the gateway.
+	ForwardCredentials bool `yaml:"forward_credentials"`
+	// InputHeaders names credential headers, such as cookie or x-api-key, that the policy may read.
+	InputHeaders []string `yaml:"input_headers"`
+	// Timeout is how long a request may take until the upstream's response begins; 0: the listener's request_timeout.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Match is a conjunction: each part that is given must hold.
+type Match struct {
+	// Hosts are names without port, compared without case; *.example.com is any name below example.com. Empty: every host.
+	Hosts []string `yaml:"hosts"`
+	// Path is a pattern: * is one segment, ** at the end any rest, {name} one segment that becomes input.route.params.name. Empty: /**.
+	Path string `yaml:"path"`
+	// Methods are upper case; empty: every method that the gateway takes.
+	Methods []string `yaml:"methods"`
+	// Headers must each be there exactly once with exactly this value.
+	Headers map[string]string `yaml:"headers"`
+}
+
+// Rewrite changes whole segments at the start of the path.
+type Rewrite struct {
+	// StripPrefix removes these segments; the pattern must begin with them.
+	StripPrefix string `yaml:"strip_prefix"`
+	// AddPrefix is put before what is left.
+	AddPrefix string `yaml:"add_prefix"`
+}
+
+// Known is what the rest of the configuration defines. A nil function accepts
+// every name.
+type Known struct {
+	Upstream      func(name string) bool
+	Authenticator func(name string) bool
+}
+
+// Validate reports every problem of the routes, each under its index.
+func Validate(routes []Config, known Known) error {
+	var errs []error
+	names := map[string]int{}
+	shapes := map[string]int{}
+	for i := range routes {
+		c := &routes[i]
+		err := c.validate(known)
+		if first, dup := names[c.Name]; dup && c.Name != "" {
+			err = errors.Join(err, setting.Problemf("name", "%q is also the name of route %d", c.Name, first))
+		}
+		names[c.Name] = i
+		shape := c.shape()
+		if first, dup := shapes[shape]; dup {
+			err = errors.Join(err, setting.Problemf("match", "can never match: route %q before it takes the same requests", routes[first].Name))
+		} else {
+			shapes[shape] = i
+		}
+		errs = append(errs, setting.Under(fmt.Sprintf("[%d]", i), err))
+	}
+	errs = append(errs, shadowed(routes)...)
+	return errors.Join(errs...)
+}
+
+// shape is equal for routes that match the same requests.
+func (c *Config) shape() string {
+	hosts, methods := lowered(c.Match.Hosts), slices.Clone(c.Match.Methods)
+	slices.Sort(hosts)
+	slices.Sort(methods)
+	var headers []string
+	for k, v := range c.Match.Headers {
+		headers = append(headers, strings.ToLower(k)+"="+v)
+	}
+	slices.Sort(headers)
+	var path []string
+	if p, err := parsePattern(c.Match.Path); err == nil {
+		for _, s := range p.segments {
+			if s.kind == wildcard {
+				s.literal = "*" // the name of a parameter matches nothing
+			}
+			path = append(path, s.literal)
+		}
+		if p.rest {
+			path = append(path, "**")
+		}
+	} else {
+		path = []string{c.Match.Path}
+	}
+	return fmt.Sprintf("%q %q %q %q", hosts, methods, headers, path)
+}
+
+// shadowed reports the routes that come after one that takes every request.
+func shadowed(routes []Config) []error {
+	for i := range routes {
+		m := &routes[i].Match
+		p, err := parsePattern(m.Path)
+		if err != nil || len(m.Hosts)+len(m.Methods)+len(m.Headers)+len(p.segments) > 0 || !p.rest {
+			continue
+		}
+		var errs []error
+		for j := i + 1; j < len(routes); j++ {
+			errs = append(errs, setting.Problemf(fmt.Sprintf("[%d].match", j), "can never match: route %q before it takes every request", routes[i].Name))
+		}
+		return errs
+	}
+	return nil
+}
+
+func (c *Config) validate(known Known) error {
+	var errs []error
+	problem := func(key, format string, args ...any) {
+		errs = append(errs, setting.Problemf(key, format, args...))
+	}
+	if c.Name == "" {
+		problem("name", "a route needs a name")
+	}
+	p, err := parsePattern(c.Match.Path)
+	if err != nil {
+		problem("match.path", "%w", err)
+	} else if err := c.Rewrite.check(p); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Upstream == "" {
+		problem("upstream", "a route needs an upstream")
+	} else if known.Upstream != nil && !known.Upstream(c.Upstream) {
+		problem("upstream", "no upstream is named %q", c.Upstream)
+	}
+	if len(c.Authenticate) == 0 {
+		problem("authenticate", "a route needs at least one authenticator; name an anonymous one to let everyone reach the policy")
+	}
+	for i, name := range c.Authenticate {
+		if known.Authenticator != nil && !known.Authenticator(name) {
+			problem(fmt.Sprintf("authenticate[%d]", i), "no authenticator is named %q", name)
+		}
+	}
+	if c.Timeout < 0 {
+		problem("timeout", "must not be negative")
+	}
+	return errors.Join(append(errs, c.Match.check(), checkNames("input_headers", c.InputHeaders))...)
+}
+
+func (m *Match) check() error {
+	var errs []error
+	for i, h := range m.Hosts {
+		if !validHostPattern(h) {
+			errs = append(errs, setting.Problemf(fmt.Sprintf("match.hosts[%d]", i), "%q is neither a host name without port nor *.name", h))
+		}
+	}
+	for i, method := range m.Methods {
+		if !validMethod(method) {
+			errs = append(errs, setting.Problemf(fmt.Sprintf("match.methods[%d]", i), "%q is not a method that can be routed; methods are upper case", method))
+		}
+	}
+	for k := range m.Headers {
+		errs = append(errs, checkNames("match.headers", []string{k}))
+	}
+	return errors.Join(errs...)
+}
+
+func checkNames(key string, names []string) error {
+	var errs []error
+	for _, n := range names {
+		if n == "" || strings.ContainsFunc(n, func(r rune) bool { return !isNameRune(r) }) {
+			errs = append(errs, setting.Problemf(key, "%q is not a header name", n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isNameRune(r rune) bool {
+	return r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+}
+
+// validMethod refuses CONNECT and TRACE too: the one makes a tunnel of the
+// gateway, the other shows a client's credentials to its scripts.
+func validMethod(m string) bool {
+	if m == "" || m == "CONNECT" || m == "TRACE" || len(m) > 32 {
+		return false
+	}
+	return !strings.ContainsFunc(m, func(r rune) bool { return (r < 'A' || r > 'Z') && r != '-' })
+}
+
+func validHostPattern(h string) bool {
+	h = strings.TrimPrefix(h, "*.")
+	if h == "" || strings.HasPrefix(h, ".") || strings.HasSuffix(h, ".") || strings.Contains(h, "..") {
+		return false
+	}
+	if strings.HasPrefix(h, "[") {
+		return strings.HasSuffix(h, "]")
+	}
+	return !strings.ContainsFunc(h, func(r rune) bool { return !isNameRune(r) && r != '.' && r != '_' })
+}
+
+func lowered(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = strings.ToLower(s)
+	}
+	return out
+}
