@@ -16,7 +16,7 @@ IMAGE_ARCHIVE   ?= dist/sallyport-image.tar
 IMAGE_REVISION  := $(shell git rev-parse HEAD 2>/dev/null)
 IMAGE_CREATED   := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 IMAGE_ARCH      ?= $(shell $(GO) env GOARCH)
-IMAGE_LDFLAGS   ?= -s -w -X main.version=$(IMAGE_VERSION)
+IMAGE_LDFLAGS   ?= -s -w -X github.com/sallyport/sallyport/cmd/sallyport/internal/version.version=$(IMAGE_VERSION)
 
 .PHONY: chart-tools chart-schema chart-docs chart-lint chart-test chart-package image image-reproducible e2e-kube
 
@@ -74,5 +74,7 @@ image: ## Pack the gateway into $(IMAGE_ARCHIVE), without Docker.
 image-reproducible: ## Build the image twice, the second time without caches of the first, and compare the bytes.
 	.ci/image-reproducible
 
-e2e-kube: $(CHART_BIN)/.chart-tools image ## Install the chart on a real Kubernetes (needs root and SALLYPORT_SHARED).
+e2e-kube: ## Install the chart on a real Kubernetes (needs root and SALLYPORT_SHARED).
+	@.ci/e2e-kube check
+	$(MAKE) chart-tools image
 	IMAGE=$(IMAGE) IMAGE_ARCHIVE=$(CURDIR)/$(IMAGE_ARCHIVE) HELM=$(CHART_BIN)/helm .ci/e2e-kube

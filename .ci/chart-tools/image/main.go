@@ -108,7 +108,7 @@ func build(o options) (v1.Image, error) {
 		Entrypoint: []string{"/" + filepath.Base(o.binary)},
 		Cmd:        o.command,
 		WorkingDir: "/",
-		Env:        []string{"PATH=/", "SSL_CERT_FILE=/" + certificates},
+		Env:        []string{"PATH=/"},
 		Labels:     labels,
 	}
 	return mutate.ConfigFile(img, config)

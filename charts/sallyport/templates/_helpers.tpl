@@ -155,6 +155,16 @@ only, and a Go heap that fills it leaves nothing for stacks, code and the kernel
 {{- end -}}
 {{- end -}}
 
+{{/* Seconds of a duration such as 1m30s; 0 of what is none, which the gateway itself reports. */}}
+{{- define "sallyport.seconds" -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(ms|s|m|h)" (toString .) -1 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- $sum = addf $sum (mulf (float64 (trimSuffix $unit .)) (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit)) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
 {{/* Problems that a schema cannot state. */}}
 {{- define "sallyport.validate" -}}
 {{- $ports := include "sallyport.listenerPorts" . | fromJson -}}
@@ -166,6 +176,14 @@ only, and a Go heap that fills it leaves nothing for stacks, code and the kernel
 {{- end -}}
 {{- if and .Values.tls.existingSecret .Values.tls.listener (not (hasKey $ports .Values.tls.listener)) -}}
 {{- fail (printf "tls.listener: config.listeners has no listener %q (it has: %s)" .Values.tls.listener $names) -}}
+{{- end -}}
+{{- if not (or .Values.existingConfigMap .Values.config.routes) -}}
+{{- fail "config.routes: name at least one route and its upstream; the chart's README has an example" -}}
+{{- end -}}
+{{- $shutdown := default dict .Values.config.shutdown -}}
+{{- $needs := addf (include "sallyport.seconds" (default "0s" $shutdown.delay)) (include "sallyport.seconds" (default "30s" $shutdown.timeout)) -}}
+{{- if le (float64 .Values.terminationGracePeriodSeconds) $needs -}}
+{{- fail (printf "terminationGracePeriodSeconds: %v is not more than the %v s of config.shutdown (delay and timeout): the kubelet would kill requests that the gateway still serves" .Values.terminationGracePeriodSeconds $needs) -}}
 {{- end -}}
 {{- with .Values.podDisruptionBudget -}}
 {{- if and .enabled (ne (toString .minAvailable) "") (ne (toString .maxUnavailable) "") -}}
