@@ -22,6 +22,7 @@ const (
 	// unknownFor is how long a kid that a fetch did not bring causes no further one.
 	unknownFor = 10 * time.Second
 	maxUnknown = 1024
+	maxKid     = 256 // bytes; longer ones are not remembered
 	// demandWait bounds how long a request waits for a fetch.
 	demandWait = 2 * time.Second
 )
@@ -142,6 +143,9 @@ func (r *keyring) ask(kid string) <-chan struct{} {
 
 // remember keeps that a fetch did not bring kid.
 func (r *keyring) remember(kid string) {
+	if len(kid) > maxKid {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.unknown) >= maxUnknown {
