@@ -170,7 +170,7 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
 	case iss != a.rules.issuer:
 		a.foreign.add(token)
-		return nil, nil, fmt.Errorf("%w: issuer %q", authn.ErrForeign, iss)
+		return nil, nil, fmt.Errorf("%w: issuer %.64q", authn.ErrForeign, iss)
 	}
 	return t, claims, nil
 }

@@ -57,7 +57,7 @@ type keyring struct {
 // authn.ErrUnavailable.
 func (r *keyring) verify(ctx context.Context, t *compact, allowed map[string]algorithm) (*key, error) {
 	if _, ok := allowed[t.alg]; !ok {
-		return nil, fmt.Errorf("%w: algorithm %q is not accepted", authn.ErrInvalid, t.alg)
+		return nil, fmt.Errorf("%w: algorithm %.64q is not accepted", authn.ErrInvalid, t.alg)
 	}
 	k, err := r.try(t, allowed)
 	if !errors.Is(err, errUnknownKey) {
@@ -81,9 +81,9 @@ func (r *keyring) try(t *compact, allowed map[string]algorithm) (*key, error) {
 		return k, nil
 	case errors.Is(err, errUnknownKey) && r.lastError() != nil:
 		// It may be a new key, and we cannot know.
-		return nil, fmt.Errorf("%w: %w: kid %q: %w", authn.ErrUnavailable, err, t.kid, r.lastError())
+		return nil, fmt.Errorf("%w: %w: kid %.64q: %w", authn.ErrUnavailable, err, t.kid, r.lastError())
 	}
-	return nil, fmt.Errorf("%w: kid %q: %w", authn.ErrInvalid, t.kid, err)
+	return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrInvalid, t.kid, err)
 }
 
 func (r *keyring) lastError() error {
