@@ -28,10 +28,8 @@ members.rate_limit := 1
 
 unreached := {"rate_limit": 1}
 `
-	var got []string
-	for _, line := range strings.Split(engine.CheckObligations(compile(t, policy), "gateway/decision", "gateway/members").Error(), "\n") {
-		got = append(got, line)
-	}
+	err := engine.CheckObligations(compile(t, policy), "gateway/decision", "gateway/members")
+	got := strings.Split(err.Error(), "\n")
 	want := []string{
 		"policy0.rego:3: rate_limit is not available",
 		"policy0.rego:7: challenge.max_age is not available",

@@ -164,10 +164,10 @@ func (w *walker) visitRef(ref ast.Ref, names *aliasSet) bool {
 }
 
 func (w *walker) visitHead(head ast.Var, ref ast.Ref, names *aliasSet) {
-	switch {
-	case head == ast.DefaultRootDocument.Value:
+	switch head {
+	case ast.DefaultRootDocument.Value:
 		w.queueRules(ref)
-	case head == ast.InputRootDocument.Value:
+	case ast.InputRootDocument.Value:
 		path, _ := constantPath(ref[1:])
 		w.mark(path, true)
 	default:
