@@ -301,7 +301,7 @@ func (g *gate) checkSystem(ctx context.Context, txn storage.Transaction) error {
 	}
 	return obj.Iter(func(key, _ *ast.Term) error {
 		switch name, _ := key.Value.(ast.String); name {
-		case "bundles", "modules":
+		case "bundles", "modules", "version":
 			return nil
 		default:
 			return fmt.Errorf("data.system.%s: %w", name, errSystem)

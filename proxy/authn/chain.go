@@ -50,7 +50,8 @@ func New(links []Named, meter metric.Meter) (*Chain, error) {
 // or ErrUnavailable, wrapped with the operator's detail. An error that is none
 // of the sentinels counts as ErrUnavailable: what is not understood closes.
 func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, error) {
-	var foreign *refusal
+	var foreign *link // the first that found a credential for somebody else
+	var why error
 	for i := range c.links {
 		l := &c.links[i]
 		id, err := l.Authenticator.Authenticate(ctx, r)
@@ -64,7 +65,7 @@ func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, 
 			return id, nil
 		case errors.Is(err, ErrForeign):
 			if foreign == nil {
-				foreign = &refusal{by: l, class: ErrInvalid, err: err}
+				foreign, why = l, err
 			}
 		case errors.Is(err, ErrNotMine):
 		default:
@@ -72,8 +73,8 @@ func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, 
 		}
 	}
 	if foreign != nil {
-		foreign.by.outcomes.rejected.add(ctx)
-		return nil, foreign
+		foreign.outcomes.rejected.add(ctx)
+		return nil, &refusal{by: foreign, class: ErrInvalid, err: why}
 	}
 	c.missing.add(ctx)
 	return nil, ErrNoCredential

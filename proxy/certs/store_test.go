@@ -69,7 +69,7 @@ func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, e
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	type result struct {
 		state tls.ConnectionState
 		err   error
@@ -81,7 +81,7 @@ func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, e
 			done <- result{err: err}
 			return
 		}
-		defer raw.Close()
+		defer func() { _ = raw.Close() }()
 		conn := tls.Server(raw, server)
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 		if err = conn.HandshakeContext(t.Context()); err == nil {
@@ -94,7 +94,7 @@ func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, e
 	if dialErr == nil {
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 		_, dialErr = conn.Read(make([]byte, 5))
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 	}
 	r := <-done
 	return r.state, errors.Join(r.err, dialErr)

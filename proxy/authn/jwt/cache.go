@@ -36,6 +36,7 @@ type entry struct {
 	until    time.Time // first moment at which the token is refused
 	key      *key
 	identity *authz.Identity
+	bound    string      // to a client certificate; empty if not
 	slot     int         // place in the ring
 	used     atomic.Bool // since the hand last passed
 }
@@ -50,8 +51,8 @@ func newCache(size int) *cache {
 	return c
 }
 
-// get returns the identity of token, nil if it is not there or no longer good.
-func (c *cache) get(token string, now time.Time) *authz.Identity {
+// get returns the entry of token, nil if it is not there or no longer good.
+func (c *cache) get(token string, now time.Time) *entry {
 	h := maphash.String(c.seed, token)
 	s := c.shard(h)
 	s.mu.RLock()
@@ -63,14 +64,15 @@ func (c *cache) get(token string, now time.Time) *authz.Identity {
 	if !e.used.Load() {
 		e.used.Store(true)
 	}
-	return e.identity
+	return e
 }
 
-// put keeps identity for token. It copies the token, which may belong to a
+// put keeps e under its token. It copies the token, which may belong to a
 // connection's buffer.
-func (c *cache) put(token string, until time.Time, k *key, identity *authz.Identity) {
-	h := maphash.String(c.seed, token)
-	c.shard(h).put(&entry{token: strings.Clone(token), hash: h, until: until, key: k, identity: identity})
+func (c *cache) put(e *entry) {
+	e.token = strings.Clone(e.token)
+	e.hash = maphash.String(c.seed, e.token)
+	c.shard(e.hash).put(e)
 }
 
 func (c *cache) shard(h uint64) *shard {

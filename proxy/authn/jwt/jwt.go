@@ -30,6 +30,7 @@ type Authenticator struct {
 	rules   *rules
 	allowed map[string]algorithm
 	cache   *cache
+	foreign *foreign
 	keys    *keyring
 	fetcher *fetcher // nil with jwks_file
 	file    string
@@ -44,7 +45,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		name: name, realm: c.Realm, rules: newRules(name, c), cache: newCache(c.CacheSize),
+		name: name, realm: c.Realm, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: newForeign(),
 		allowed: make(map[string]algorithm, len(c.Algorithms)), file: c.JWKSFile,
 	}
 	for _, alg := range c.Algorithms {
@@ -97,10 +98,20 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
-	if id := a.cache.get(token, r.Now); id != nil {
-		return id, nil
+	e := a.cache.get(token, r.Now)
+	switch {
+	case e != nil:
+	case a.foreign.has(token):
+		return nil, errForeignAgain
+	default:
+		if e, err = a.verify(ctx, token, r.Now); err != nil {
+			return nil, err
+		}
 	}
-	return a.verify(ctx, token, r.Now)
+	if err := checkBinding(e.bound, r.TLS); err != nil {
+		return nil, err
+	}
+	return e.identity, nil
 }
 
 var errNoToken = fmt.Errorf("%w: the Bearer scheme comes without a token", authn.ErrInvalid)
@@ -118,8 +129,8 @@ func bearer(authorization string) (string, error) {
 	return token, nil
 }
 
-// verify checks a token from the beginning.
-func (a *Authenticator) verify(ctx context.Context, token string, now time.Time) (*authz.Identity, error) {
+// verify checks a token from the beginning and keeps the result.
+func (a *Authenticator) verify(ctx context.Context, token string, now time.Time) (*entry, error) {
 	t, claims, err := a.read(token)
 	if err != nil {
 		return nil, err
@@ -132,8 +143,13 @@ func (a *Authenticator) verify(ctx context.Context, token string, now time.Time)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	a.cache.put(token, id.ExpiresAt.Add(a.rules.leeway), k, id)
-	return id, nil
+	bound, err := bindingOf(claims)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+	}
+	e := &entry{token: token, until: id.ExpiresAt.Add(a.rules.leeway), key: k, identity: id, bound: bound}
+	a.cache.put(e)
+	return e, nil
 }
 
 // read takes the token apart and sees whether it is of our issuer. The issuer is
@@ -155,6 +171,7 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 	case !ok:
 		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
 	case iss != a.rules.issuer:
+		a.foreign.add(token)
 		return nil, nil, fmt.Errorf("%w: issuer %q", authn.ErrForeign, iss)
 	}
 	return t, claims, nil

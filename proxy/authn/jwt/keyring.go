@@ -154,6 +154,20 @@ func (r *keyring) remember(kid string) {
 func (r *keyring) refresh(ctx context.Context) error {
 	r.fetching.Lock()
 	defer r.fetching.Unlock()
+	return r.fetch(ctx)
+}
+
+// prime gets the key set if there is none, also when somebody else is at it.
+func (r *keyring) prime(ctx context.Context) error {
+	r.fetching.Lock()
+	defer r.fetching.Unlock()
+	if r.current.Load() != nil {
+		return nil
+	}
+	return r.fetch(ctx)
+}
+
+func (r *keyring) fetch(ctx context.Context) error {
 	done := r.begin()
 	data, err := r.load(ctx)
 	var set *keySet

@@ -15,12 +15,7 @@ func (a *Authenticator) Run(ctx context.Context) error { return a.keys.run(ctx) 
 
 // Prime fetches the key set once, if there is none. An error is no reason not to
 // start: until the keys are there, the issuer's tokens get authn.ErrUnavailable.
-func (a *Authenticator) Prime(ctx context.Context) error {
-	if a.keys.current.Load() != nil {
-		return nil
-	}
-	return a.keys.refresh(ctx)
-}
+func (a *Authenticator) Prime(ctx context.Context) error { return a.keys.prime(ctx) }
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {

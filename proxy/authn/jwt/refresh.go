@@ -21,7 +21,8 @@ func (r *keyring) run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	timer := time.NewTimer(r.firstDelay())
+	_ = r.prime(ctx) // an error is logged, counted and kept for the answers of requests
+	timer := time.NewTimer(r.delay())
 	defer timer.Stop()
 	for {
 		select {
@@ -30,17 +31,9 @@ func (r *keyring) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-r.wake:
 		}
-		_ = r.refresh(ctx) // logged, counted and kept for the answers of requests
+		_ = r.refresh(ctx) // as above
 		timer.Reset(r.delay())
 	}
-}
-
-// firstDelay is no time at all, unless the set was fetched before run started.
-func (r *keyring) firstDelay() time.Duration {
-	if r.current.Load() == nil {
-		return 0
-	}
-	return r.delay()
 }
 
 // delay is the time until the next fetch, a little at random so that gateways

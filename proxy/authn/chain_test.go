@@ -1,0 +1,179 @@
+package authn_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+)
+
+// answers is an authenticator that always answers the same.
+type answers struct {
+	identity *authz.Identity
+	err      error
+	scheme   string
+}
+
+func (a answers) Authenticate(context.Context, *authn.Request) (*authz.Identity, error) {
+	return a.identity, a.err
+}
+
+func (a answers) Challenge(err error) string {
+	if err != nil {
+		return a.scheme + " error"
+	}
+	return a.scheme
+}
+
+func newChain(t *testing.T, links ...authn.Named) *authn.Chain {
+	t.Helper()
+	c, err := authn.New(links, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestChain(t *testing.T) {
+	alice := &authz.Identity{Authenticated: true, Subject: "alice"}
+	says := func(err error) authn.Named { return authn.Named{Name: "says", Authenticator: answers{err: err}} }
+	accepts := authn.Named{Name: "accepts", Authenticator: answers{identity: alice}}
+	anyone := authn.Named{Name: "anyone", Authenticator: anonymous.New("anyone", anonymous.Config{})}
+	notMine, foreign := says(authn.ErrNotMine), says(fmt.Errorf("%w: issuer x", authn.ErrForeign))
+	invalid, unavailable := says(fmt.Errorf("%w: expired", authn.ErrInvalid)), says(fmt.Errorf("%w: down", authn.ErrUnavailable))
+	unknown := says(errors.New("something else"))
+	for _, tt := range []struct {
+		name    string
+		links   []authn.Named
+		subject string // with want nil
+		want    error
+	}{
+		{"empty", nil, "", authn.ErrNoCredential},
+		{"first claims", []authn.Named{accepts, invalid}, "alice", nil},
+		{"second claims", []authn.Named{notMine, accepts}, "alice", nil},
+		{"nobody claims", []authn.Named{notMine, notMine}, "", authn.ErrNoCredential},
+		{"anonymous", []authn.Named{notMine, anyone}, "", nil},
+		{"bad stops before anonymous", []authn.Named{invalid, anyone}, "", authn.ErrInvalid},
+		{"bad stops before one that would accept", []authn.Named{invalid, accepts}, "", authn.ErrInvalid},
+		{"unavailable stops before anonymous", []authn.Named{unavailable, anyone}, "", authn.ErrUnavailable},
+		{"unknown error closes", []authn.Named{unknown, anyone}, "", authn.ErrUnavailable},
+		{"invalid and unavailable closes as unavailable", []authn.Named{says(errors.Join(authn.ErrInvalid, authn.ErrUnavailable))}, "", authn.ErrUnavailable},
+		{"no identity and no error closes", []authn.Named{says(nil), anyone}, "", authn.ErrUnavailable},
+		{"foreign alone", []authn.Named{foreign}, "", authn.ErrInvalid},
+		{"foreign never becomes anonymous", []authn.Named{foreign, anyone}, "", authn.ErrInvalid},
+		{"foreign after not mine never becomes anonymous", []authn.Named{notMine, foreign, notMine, anyone}, "", authn.ErrInvalid},
+		{"foreign to one, of another", []authn.Named{foreign, accepts}, "alice", nil},
+		{"foreign to one, bad to another", []authn.Named{foreign, unavailable}, "", authn.ErrUnavailable},
+		{"anonymous first asks nobody", []authn.Named{anyone, invalid}, "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			id, err := newChain(t, tt.links...).Authenticate(t.Context(), &authn.Request{Now: time.Now()})
+			if !errors.Is(err, tt.want) || tt.want == nil && id.Subject != tt.subject || tt.want != nil && id != nil {
+				t.Fatalf("got %+v, %v; want %q, %v", id, err, tt.subject, tt.want)
+			}
+			classes := 0
+			for _, class := range []error{authn.ErrNoCredential, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrNotMine, authn.ErrForeign} {
+				if errors.Is(err, class) {
+					classes++
+				}
+			}
+			if err != nil && classes != 1 {
+				t.Errorf("%v is of %d classes; the mapping to a status must find one", err, classes)
+			}
+		})
+	}
+}
+
+func TestNilAuthenticator(t *testing.T) {
+	if _, err := authn.New([]authn.Named{{Name: "x"}}, nil); err == nil {
+		t.Error("a chain with a nil authenticator was made")
+	}
+}
+
+func TestChallenges(t *testing.T) {
+	named := func(name, scheme string, err error) authn.Named {
+		return authn.Named{Name: name, Authenticator: answers{err: err, scheme: scheme}}
+	}
+	for _, tt := range []struct {
+		name  string
+		links []authn.Named
+		want  []string
+	}{
+		{"no credential", []authn.Named{named("a", "Bearer", authn.ErrNotMine), named("b", "DPoP", authn.ErrNotMine)}, []string{"Bearer", "DPoP"}},
+		{"one per scheme", []authn.Named{named("a", "Bearer", authn.ErrNotMine), named("b", "bearer", authn.ErrNotMine)}, []string{"Bearer"}},
+		{"the bad one names the error", []authn.Named{named("a", "DPoP", authn.ErrNotMine), named("b", "Bearer", authn.ErrInvalid)}, []string{"Bearer error", "DPoP"}},
+		{"foreign names the error", []authn.Named{named("a", "DPoP", authn.ErrNotMine), named("b", "Bearer", authn.ErrForeign)}, []string{"Bearer error", "DPoP"}},
+		{"unavailable names none", []authn.Named{named("a", "Bearer", authn.ErrUnavailable)}, []string{"Bearer"}},
+		{"nothing to say", []authn.Named{named("a", "", authn.ErrNotMine)}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newChain(t, tt.links...)
+			_, err := c.Authenticate(t.Context(), &authn.Request{})
+			if diff := cmp.Diff(tt.want, c.Challenges(err)); diff != "" {
+				t.Errorf("challenges (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestBearerChallenge: RFC 6750 section 3.1 wants no error when there was no
+// credential, and nobody learns what was wrong with a token.
+func TestBearerChallenge(t *testing.T) {
+	if got := authn.BearerChallenge("api", nil); got != `Bearer realm="api"` {
+		t.Errorf("without credential: %s", got)
+	}
+	expired := authn.BearerChallenge("api", errors.New("expired"))
+	if want := `Bearer realm="api", error="invalid_token", error_description="The access token is not acceptable"`; expired != want {
+		t.Errorf("got %s, want %s", expired, want)
+	}
+	if forged := authn.BearerChallenge("api", errors.New("forged")); forged != expired {
+		t.Errorf("two errors, two texts: %s and %s", expired, forged)
+	}
+}
+
+func TestMetric(t *testing.T) {
+	reader := sdk.NewManualReader()
+	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+	for _, err := range []error{nil, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrForeign, authn.ErrNotMine} {
+		a := answers{err: err}
+		if err == nil {
+			a.identity = &authz.Identity{}
+		}
+		c, newErr := authn.New([]authn.Named{{Name: "corp", Authenticator: a}}, meter)
+		if newErr != nil {
+			t.Fatal(newErr)
+		}
+		_, _ = c.Authenticate(t.Context(), &authn.Request{})
+	}
+	var data metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &data); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, m := range data.ScopeMetrics[0].Metrics {
+		for _, p := range m.Data.(metricdata.Sum[int64]).DataPoints {
+			name, _ := p.Attributes.Value(attribute.Key("authenticator"))
+			outcome, _ := p.Attributes.Value(attribute.Key("outcome"))
+			got[m.Name+" "+name.AsString()+" "+outcome.AsString()] = p.Value
+		}
+	}
+	want := map[string]int64{
+		"sallyport.authentications corp accepted":    1,
+		"sallyport.authentications corp rejected":    2,
+		"sallyport.authentications corp unavailable": 1,
+		"sallyport.authentications  missing":         1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}

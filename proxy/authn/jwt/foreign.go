@@ -1,0 +1,46 @@
+package jwt
+
+import (
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+const (
+	foreignSlots = 4096
+	maxForeign   = 4 << 10 // bytes; with the slots, 16 MiB at most
+)
+
+// foreign remembers tokens of other issuers, so that in a chain of several
+// issuers those asked first do not take the others' tokens apart each time. The
+// answer never changes: a token keeps its issuer, an authenticator too. Anybody
+// can fill it, hence one slot per hash, and the next token takes it.
+type foreign struct {
+	seed  maphash.Seed
+	slots [foreignSlots]atomic.Pointer[string]
+}
+
+var errForeignAgain = fmt.Errorf("%w: another issuer's token", authn.ErrForeign)
+
+func newForeign() *foreign { return &foreign{seed: maphash.MakeSeed()} }
+
+func (f *foreign) slot(token string) *atomic.Pointer[string] {
+	return &f.slots[maphash.String(f.seed, token)%foreignSlots]
+}
+
+func (f *foreign) has(token string) bool {
+	known := f.slot(token).Load()
+	return known != nil && *known == token
+}
+
+// add copies the token, which may belong to a connection's buffer.
+func (f *foreign) add(token string) {
+	if len(token) > maxForeign {
+		return
+	}
+	own := strings.Clone(token)
+	f.slot(token).Store(&own)
+}

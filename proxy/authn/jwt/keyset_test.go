@@ -1,0 +1,164 @@
+package jwt
+
+import (
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParseKeySet(t *testing.T) {
+	ec, ed, rs, hs := newSigner(t, "ec", "ES256"), newSigner(t, "ed", "EdDSA"), newSigner(t, "rs", "RS256"), newSigner(t, "hs", "HS256")
+	with := func(s *signer, change map[string]any) map[string]any {
+		m := maps.Clone(s.jwk())
+		maps.Copy(m, change)
+		return m
+	}
+	exponent := func(e int64) map[string]any { return map[string]any{"e": b64(big.NewInt(e).Bytes())} }
+	weak := rsaJWK(new(big.Int).SetBit(big.NewInt(1), 1023, 1))
+	huge := rsaJWK(new(big.Int).SetBit(big.NewInt(1), 8200, 1))
+	even := rsaJWK(new(big.Int).SetBit(big.NewInt(0), 2047, 1))
+	many := make([]any, maxKeys+1)
+	for i := range many {
+		many[i] = with(ec, map[string]any{"kid": fmt.Sprint(i)})
+	}
+	for _, tt := range []struct {
+		name    string
+		keys    []any
+		secrets bool
+		want    int // keys taken; -1: the set is refused
+	}{
+		{"three types", []any{ec.jwk(), ed.jwk(), rs.jwk()}, false, 3},
+		{"unknown type is ignored", []any{ec.jwk(), map[string]any{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}}, false, 1},
+		{"encryption key is ignored", []any{ec.jwk(), with(rs, map[string]any{"use": "enc"})}, false, 1},
+		{"encryption key with the same kid is ignored", []any{ec.jwk(), with(rs, map[string]any{"use": "enc", "kid": "ec"})}, false, 1},
+		{"other operation is ignored", []any{ec.jwk(), with(rs, map[string]any{"key_ops": []string{"wrapKey"}})}, false, 1},
+		{"encryption algorithm is ignored", []any{ec.jwk(), with(rs, map[string]any{"alg": "RSA-OAEP"})}, false, 1},
+		{"unknown curve is ignored", []any{ec.jwk(), with(ec, map[string]any{"kid": "k", "crv": "secp256k1"})}, false, 1},
+		{"X25519 is ignored", []any{ec.jwk(), with(ed, map[string]any{"crv": "X25519"})}, false, 1},
+		{"shared secret from a file", []any{hs.jwk()}, true, 1},
+		{"shared secret from a URL", []any{hs.jwk()}, false, -1},
+		{"shared secret from a URL among others", []any{ec.jwk(), with(hs, map[string]any{"use": "enc"})}, false, -1},
+		{"shared secret and public key", []any{ec.jwk(), hs.jwk()}, true, -1},
+		{"short shared secret", []any{with(hs, map[string]any{"k": b64(make([]byte, 31))})}, true, -1},
+		{"short for its algorithm", []any{with(hs, map[string]any{"k": b64(make([]byte, 32)), "alg": "HS512"})}, true, -1},
+		{"private key", []any{with(ec, map[string]any{"d": "AA"})}, false, -1},
+		{"duplicate kid", []any{ec.jwk(), with(ed, map[string]any{"kid": "ec"})}, false, -1},
+		{"RSA of 1024 bits", []any{ec.jwk(), weak}, false, -1},
+		{"RSA of 8201 bits", []any{ec.jwk(), huge}, false, -1},
+		{"even modulus", []any{ec.jwk(), even}, false, -1},
+		{"exponent 1", []any{with(rs, exponent(1))}, false, -1},
+		{"exponent 2", []any{with(rs, exponent(2))}, false, -1},
+		{"even exponent", []any{with(rs, exponent(65538))}, false, -1},
+		{"exponent 3", []any{with(rs, exponent(3))}, false, 1},
+		{"exponent that overflows", []any{with(rs, map[string]any{"e": b64(append([]byte{1}, make([]byte, 8)...))})}, false, -1},
+		{"point off the curve", []any{with(ec, map[string]any{"x": ec.jwk()["y"]})}, false, -1},
+		{"curve unlike the algorithm", []any{with(ec, map[string]any{"alg": "ES384"})}, false, -1},
+		{"type unlike the members", []any{with(ec, map[string]any{"kty": "RSA"})}, false, -1},
+		{"short Ed25519 key", []any{with(ed, map[string]any{"x": "AA"})}, false, -1},
+		{"kid not a string", []any{with(ec, map[string]any{"kid": 1})}, false, -1},
+		{"key not an object", []any{ec.jwk(), "x"}, false, -1},
+		{"no key of use", []any{map[string]any{"kty": "AKP"}}, false, -1},
+		{"no key", []any{}, false, -1},
+		{"101 keys", many, false, -1},
+		{"100 keys", many[1:], false, 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			set, err := parseKeySet([]byte(mustJSON(t, map[string]any{"keys": tt.keys})), tt.secrets)
+			switch {
+			case tt.want < 0 && err == nil:
+				t.Errorf("took %d keys, want the set refused", len(set.keys))
+			case tt.want >= 0 && err != nil:
+				t.Error(err)
+			case tt.want >= 0 && len(set.keys) != tt.want:
+				t.Errorf("took %d keys, want %d", len(set.keys), tt.want)
+			}
+		})
+	}
+}
+
+func rsaJWK(n *big.Int) map[string]any {
+	return map[string]any{"kty": "RSA", "kid": "odd", "n": b64(n.Bytes()), "e": "AQAB"}
+}
+
+func TestParseKeySetDocument(t *testing.T) {
+	good := jwks(t, newSigner(t, "k1", "ES256"))
+	if _, err := parseKeySet([]byte(good), false); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"not JSON":             "<html>",
+		"array":                "[]",
+		"no keys":              `{}`,
+		"other spelling":       strings.Replace(good, `"keys"`, `"Keys"`, 1),
+		"duplicate keys":       strings.Replace(good, `{"keys"`, `{"keys":[],"keys"`, 1),
+		"duplicate member":     strings.Replace(good, `"kid"`, `"kid":"other","kid"`, 1),
+		"larger than 1 MiB":    good + strings.Repeat(" ", maxKeySet),
+		"two documents":        good + good,
+		"keys not an array":    `{"keys":{}}`,
+		"nested beyond use":    `{"keys":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
+		"member by wrong case": strings.Replace(good, `"kty"`, `"KTY"`, 1),
+	} {
+		if _, err := parseKeySet([]byte(text), false); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestROCA uses Wycheproof's weak key, and sound ones.
+func TestROCA(t *testing.T) {
+	for _, k := range rsaKeys() {
+		if isROCA(k.N) {
+			t.Error("a sound key is said to be weak")
+		}
+	}
+	shared := os.Getenv("SALLYPORT_SHARED")
+	if shared == "" {
+		t.Skip("SALLYPORT_SHARED does not name the folder that holds vectors/ with Project Wycheproof's files")
+	}
+	data, err := os.ReadFile(filepath.Join(shared, "vectors", "json_web_key_test.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file wycheproofFile
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range file.TestGroups {
+		if g.Comment != "jws_rsa_roca_key" {
+			continue
+		}
+		var doc struct{ Keys []struct{ N string } }
+		if err := json.Unmarshal(g.Public, &doc); err != nil {
+			t.Fatal(err)
+		}
+		n, err := decodePart(doc.Keys[0].N)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkRSA(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}, "AQAB"); err == nil || !strings.Contains(err.Error(), "ROCA") {
+			t.Errorf("the weak key got %v", err)
+		}
+		return
+	}
+	t.Error("the file has no ROCA key")
+}
+
+// TestWithoutKid: such a token is tried with the keys that fit.
+func TestWithoutKid(t *testing.T) {
+	first, second, rs := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256"), newSigner(t, "r1", "RS256")
+	a := newFromFile(t, nil, first, second, rs)
+	header := map[string]any{"alg": "ES256"}
+	if _, err := present(t, a, second.sign(t, header, claims(testIssuer, nil))); err != nil {
+		t.Errorf("signed with the second key that fits: %v", err)
+	}
+	stranger := newSigner(t, "", "ES256")
+	if _, err := present(t, a, stranger.sign(t, header, claims(testIssuer, nil))); err == nil {
+		t.Error("a stranger's token was accepted")
+	}
+}
