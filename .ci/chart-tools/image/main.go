@@ -68,7 +68,7 @@ func run(o options) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o750); err != nil {
 		return v1.Hash{}, err
 	}
 	if err := tarball.WriteToFile(o.out, tag, img); err != nil {

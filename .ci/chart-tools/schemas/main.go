@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -28,15 +29,15 @@ func main() {
 	operator := flag.String("prometheus-operator", "", "version of the Prometheus operator, such as v0.85.0")
 	out := flag.String("out", "", "folder for the schemas; made anew")
 	flag.Parse()
-	n, err := run(*kubernetes, *operator, *out)
+	n, err := run(context.Background(), *kubernetes, *operator, *out)
 	if err != nil {
 		log.Fatal(err)
 	}
 	log.Printf("%d schemas of Kubernetes %s in %s", n, *kubernetes, *out)
 }
 
-func run(kubernetes, operator, out string) (int, error) {
-	swagger, err := fromModule("k8s.io/kubernetes", kubernetes, "api/openapi-spec/swagger.json")
+func run(ctx context.Context, kubernetes, operator, out string) (int, error) {
+	swagger, err := fromModule(ctx, "k8s.io/kubernetes", kubernetes, "api/openapi-spec/swagger.json")
 	if err != nil {
 		return 0, err
 	}
@@ -44,7 +45,7 @@ func run(kubernetes, operator, out string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the OpenAPI document of Kubernetes %s: %w", kubernetes, err)
 	}
-	crd, err := fromModule("github.com/prometheus-operator/prometheus-operator", operator, serviceMonitorCRD)
+	crd, err := fromModule(ctx, "github.com/prometheus-operator/prometheus-operator", operator, serviceMonitorCRD)
 	if err != nil {
 		return 0, err
 	}
@@ -56,8 +57,8 @@ func run(kubernetes, operator, out string) (int, error) {
 }
 
 // fromModule returns a file of a module's version.
-func fromModule(module, version, file string) ([]byte, error) {
-	cmd := exec.Command("go", "mod", "download", "-json", module+"@"+version)
+func fromModule(ctx context.Context, module, version, file string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module+"@"+version) //nolint:gosec // versions of the Makefile
 	cmd.Stderr = os.Stderr
 	answer, err := cmd.Output()
 	if err != nil {
@@ -76,7 +77,7 @@ func write(dir string, kinds []kind) (int, error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return 0, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return 0, err
 	}
 	for _, k := range kinds {
@@ -84,7 +85,7 @@ func write(dir string, kinds []kind) (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("encode the schema of %s: %w", k.kind, err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, k.file()), text, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, k.file()), text, 0o600); err != nil {
 			return 0, err
 		}
 	}

@@ -1,6 +1,6 @@
 // Command valuesschema makes the chart's values.schema.json: the hand-written
 // schema of the chart's own values, with the gateway's schema of its
-// configuration (`sallyport schema config`) in the place of $defs.config. So
+// configuration (`sallyport schema config` on standard input) in the place of $defs.config. So
 // helm refuses a mistyped key of the configuration before anything is installed.
 package main
 
@@ -22,10 +22,6 @@ func main() {
 	log.SetPrefix("valuesschema: ")
 	values := flag.String("values", "", "hand-written schema of the chart's values")
 	out := flag.String("out", "", "file to write")
-	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "sallyport schema config | valuesschema -values FILE -out FILE")
-		flag.PrintDefaults()
-	}
 	flag.Parse()
 	if err := run(os.Stdin, *values, *out); err != nil {
 		log.Fatal(err)
@@ -33,7 +29,7 @@ func main() {
 }
 
 func run(config io.Reader, values, out string) error {
-	text, err := os.ReadFile(values)
+	text, err := os.ReadFile(values) //nolint:gosec // the file that the flag names
 	if err != nil {
 		return err
 	}
