@@ -23,7 +23,7 @@ type Checking struct {
 // the entrypoints, and answer with decisions that this build can carry out. It
 // reads `paths`; of `opa` it checks the configuration and contacts nobody.
 func Check(ctx context.Context, cfg Config, c Checking) []*Problem {
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.Validate(); err != nil { //nolint:contextcheck // nothing in it waits
 		return Problems(err)
 	}
 	if len(cfg.Paths) == 0 {

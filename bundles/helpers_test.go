@@ -18,7 +18,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newEngine(t testing.TB) *engine.Engine {
 	t.Helper()
-	e, err := engine.New(engine.Default(), engine.Deps{})
+	cfg := engine.Default()
+	cfg.DecisionTimeout = 10 * time.Second // a busy machine is not what is tested
+	e, err := engine.New(cfg, engine.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

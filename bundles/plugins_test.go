@@ -85,6 +85,15 @@ func TestDiscoveryNamesTheBundles(t *testing.T) {
 	}
 	waitFor(t, s, "discovery to mend", func(st bundles.Status) bool { return st.Bundles["discovery"].LastError == "" })
 	waitFor(t, s, "status of the bundle", func(st bundles.Status) bool { return !st.Bundles["policy"].LastRequest.IsZero() })
+
+	archive := signedRaw(t, key, discoveryBundle(t, map[string]any{"bundles": map[string]any{}})...)
+	mu.Lock()
+	disco = archive
+	mu.Unlock()
+	waitFor(t, s, "the complaint", func(st bundles.Status) bool { return strings.Contains(st.Error, "no bundle is configured") })
+	if got := reason(t, e); got != "discovered" {
+		t.Errorf("decided %q, want that of the last policy", got)
+	}
 }
 
 // collector is a service that takes what OPA's plugins report.
@@ -211,7 +220,7 @@ func points[N int64 | float64](out map[string]float64, name string, list []metri
 	for _, p := range list {
 		var labels []string
 		for _, kv := range p.Attributes.ToSlice() {
-			labels = append(labels, string(kv.Key)+"="+kv.Value.Emit())
+			labels = append(labels, string(kv.Key)+"="+kv.Value.String())
 		}
 		out[name+"{"+strings.Join(labels, ",")+"}"] = float64(p.Value)
 	}

@@ -58,7 +58,7 @@ func (s *serviceSource) Run(ctx context.Context) error {
 	s.quarantine(ctx)
 	g := newGuard(object(s.cfg.OPA["bundles"]))
 	defer g.close()
-	m, err := s.manager(g)
+	m, err := s.manager(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -81,12 +81,12 @@ func (s *serviceSource) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
+func (s *serviceSource) manager(ctx context.Context, g *guard) (*plugins.Manager, error) {
 	gate := &gate{
 		Store: store.New(), deps: s.deps, journal: s.journal,
 		allowSystem: s.cfg.AllowSystemBundles,
 	}
-	logger := opaLogger(s.deps.Logger)
+	logger := opaLogger(ctx, s.deps.Logger)
 	hook := hooks.New(&discovered{keyed: len(object(s.cfg.OPA["keys"])) > 0, guard: g})
 	options := []func(*plugins.Manager){
 		plugins.Logger(logger),
@@ -100,14 +100,14 @@ func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
 	if s.deps.Info != nil {
 		options = append(options, plugins.Info(s.deps.Info))
 	}
-	m, err := plugins.New(s.raw, listenerName, gate, options...)
+	m, err := plugins.New(s.raw, s.deps.ID, gate, options...)
 	if err != nil {
 		return nil, fmt.Errorf("OPA's configuration: %w", err)
 	}
 	gate.configured = func() []string { return configuredBundles(m) }
 	d, err := discovery.New(m, discovery.Hooks(hook), discovery.BootConfig(s.cfg.OPA))
 	if err != nil {
-		m.Stop(context.Background())
+		m.Stop(ctx)
 		return nil, fmt.Errorf("OPA's configuration: %w", err)
 	}
 	d.RegisterListener(listenerName, s.heard)
@@ -117,9 +117,9 @@ func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
 
 // opaLogger hands OPA's log lines to ours, on stderr like everything that is not
 // a decision.
-func opaLogger(l *slog.Logger) logging.Logger {
+func opaLogger(ctx context.Context, l *slog.Logger) logging.Logger {
 	level := logging.Info
-	if l.Enabled(context.Background(), slog.LevelDebug) {
+	if l.Enabled(ctx, slog.LevelDebug) {
 		level = logging.Debug
 	}
 	return logging.NewLoggerFromSlogHandler(l.Handler(), level)
@@ -169,7 +169,7 @@ func (s *serviceSource) heard(st bundle.Status) {
 		b.Size = st.Size
 	})
 	if err := statusError(&st); err != nil {
-		s.failed(st.Name, err)
+		s.failed(context.Background(), st.Name, err) // OPA gives listeners no context
 		return
 	}
 	s.recovered(st.Name)
@@ -177,7 +177,7 @@ func (s *serviceSource) heard(st bundle.Status) {
 
 // statusError is the error that the status tells, in one line per cause.
 func statusError(st *bundle.Status) error {
-	if st.Code == "" && st.Message == "" && len(st.Errors) == 0 {
+	if st.Code == "" { // a message without a code is no error: discovery tells what it overrode
 		return nil
 	}
 	lines := []string{st.Message}
