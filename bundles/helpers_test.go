@@ -27,7 +27,7 @@ func newEngine(t testing.TB) *engine.Engine {
 	return e
 }
 
-func newSource(t *testing.T, cfg bundles.Config, e *engine.Engine) bundles.Source {
+func newSource(t testing.TB, cfg bundles.Config, e *engine.Engine) bundles.Source {
 	t.Helper()
 	s, err := bundles.New(cfg, bundles.Deps{Engine: e})
 	if err != nil {
@@ -37,7 +37,7 @@ func newSource(t *testing.T, cfg bundles.Config, e *engine.Engine) bundles.Sourc
 }
 
 // run runs the source until the test ends.
-func run(t *testing.T, s bundles.Source) {
+func run(t testing.TB, s bundles.Source) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -85,7 +85,7 @@ func saying(reason string) string {
 
 // eventually polls until ok holds, and fails the test with what said says when it
 // does not within the deadline.
-func eventually(t *testing.T, ok func() bool, said func() string) {
+func eventually(t testing.TB, ok func() bool, said func() string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
