@@ -14,8 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/types"
+	"go.opentelemetry.io/otel/sdk/metric"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/engine"
@@ -232,6 +234,70 @@ func TestASnapshotKeepsItsData(t *testing.T) {
 	}
 	if decide(t, e, order("reader")).Allow {
 		t.Error("data of the new activation does not decide")
+	}
+}
+
+// A revision is activated within the commit that brings it: the engine sees what
+// is about to be published, and keeps it whatever becomes of the commit.
+func TestActivateWithinACommit(t *testing.T) {
+	e := newEngine(t, nil)
+	s := store.New()
+	ctx := t.Context()
+	w, err := s.NewTransaction(ctx, storage.WriteParams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := compile(t, ordersPolicy)
+	if _, err := s.Register(ctx, w, storage.TriggerConfig{OnCommit: func(ctx context.Context, txn storage.Transaction, _ storage.TriggerEvent) {
+		if err := e.Activate(ctx, engine.Revision{ID: "one", Compiler: c, Store: s, Txn: txn}); err != nil {
+			t.Error(err)
+		}
+		if !decide(t, e, order("reader")).Allow {
+			t.Error("denied before the commit ends")
+		}
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write(ctx, w, storage.AddOp, storage.MustParsePath("/readers"), []any{"reader"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(ctx, w); err != nil {
+		t.Fatal(err)
+	}
+	if !decide(t, e, order("reader")).Allow {
+		t.Error("denied after the commit")
+	}
+}
+
+func TestDecisionsAreCounted(t *testing.T) {
+	reader := metric.NewManualReader()
+	e := newEngine(t, func(_ *engine.Config, deps *engine.Deps) {
+		deps.Meter = metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")
+	})
+	const policy = `package gateway
+
+default decision := false
+
+decision := true if input.request.method == "GET"
+
+decision := "x" if input.request.method == "POST"
+
+decision if to_number(input.request.method)`
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, policy)); err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{"GET", "GET", "POST", "PUT"} {
+		in := order()
+		in.Request.Method = method
+		decide(t, e, in)
+	}
+	want := map[string]int64{
+		"sallyport.decisions outcome=allowed": 2, "sallyport.decisions outcome=denied": 1, "sallyport.decisions fault=type,outcome=fault": 1,
+		"sallyport.decision.duration outcome=allowed": 2, "sallyport.decision.duration outcome=denied": 1, "sallyport.decision.duration fault=type,outcome=fault": 1,
+		"sallyport.policy.builtin_errors ": 2, "sallyport.policy.activations result=activated": 1,
+	}
+	if diff := cmp.Diff(want, counts(t, reader)); diff != "" {
+		t.Error(diff)
 	}
 }
 
