@@ -29,6 +29,12 @@ func TestMain(m *testing.M) {
 	rego.RegisterBuiltin1(&rego.Function{
 		Name: "test.panic", Decl: types.NewFunction(types.Args(types.S), types.B),
 	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("broken") })
+	rego.RegisterBuiltin1(&rego.Function{
+		Name: "test.wait", Decl: types.NewFunction(types.Args(types.S), types.B),
+	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) {
+		<-time.After(20 * time.Millisecond) // stands for a built-in that takes long
+		return ast.BooleanTerm(true), nil
+	})
 	goleak.VerifyTestMain(m)
 }
 
@@ -415,10 +421,25 @@ decision := true if {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("stopped after %v", took)
 	}
+	patient := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = time.Hour })
+	if err := patient.Activate(t.Context(), revision(t, "one", `{}`, endless)); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := e.Decide(ctx, order()); !errors.Is(err, context.Canceled) {
+	if _, err := patient.Decide(ctx, order()); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+// An evaluation that ends, but too late, denies too.
+func TestDeadlineOfABuiltinThatDoesNotAsk(t *testing.T) {
+	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = 5 * time.Millisecond })
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, "package gateway\n\ndecision := test.wait(input.request.method)")); err != nil {
+		t.Fatal(err)
+	}
+	if d := decide(t, e, order()); d.Allow || d.Fault == nil || d.Fault.Kind != authz.FaultTimeout {
+		t.Errorf("decision: %+v", d)
 	}
 }
 
