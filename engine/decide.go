@@ -28,7 +28,7 @@ func (e *Engine) Decide(ctx context.Context, in *authz.Input) (*authz.Decision, 
 	if err != nil {
 		return nil, err
 	}
-	ev := evaluation{snapshot: snap, entrypoint: ep, input: input, now: start}
+	ev := evaluation{snapshot: snap, entrypoint: ep, input: input, now: start, timeout: e.cfg.DecisionTimeout}
 	d, err := e.decide(ctx, &ev)
 	if err != nil {
 		return nil, err
@@ -86,6 +86,7 @@ type evaluation struct {
 	entrypoint *entrypoint
 	input      *ast.Term
 	now        time.Time
+	timeout    time.Duration
 	tracer     topdown.QueryTracer // nil on the hot path
 	errs       []topdown.Error     // of built-in functions
 
@@ -106,7 +107,7 @@ func (e *Engine) evaluate(ctx context.Context, ev *evaluation) (result ast.Value
 	}()
 	// The clock of the deadline is the real one: an injected clock stands still
 	// while a policy loops.
-	ev.deadline.at = time.Now().Add(e.cfg.DecisionTimeout)
+	ev.deadline.at = time.Now().Add(ev.timeout)
 	ev.deadline.ctx = ctx
 	if ev.entrypoint.network {
 		// A built-in that waits for the network does not ask Cancelled.
@@ -115,11 +116,11 @@ func (e *Engine) evaluate(ctx context.Context, ev *evaluation) (result ast.Value
 		defer cancel()
 	}
 	if err := e.query(ev).Iter(ctx, ev.keep); err != nil {
-		return nil, evalFault(err, e.cfg.DecisionTimeout)
+		return nil, evalFault(err, ev.timeout)
 	}
 	switch {
 	case ev.deadline.passed():
-		return nil, evalFault(context.DeadlineExceeded, e.cfg.DecisionTimeout)
+		return nil, evalFault(context.DeadlineExceeded, ev.timeout)
 	case ev.results == 0:
 		return nil, &authz.Fault{Kind: authz.FaultUndefined, Detail: ev.entrypoint.path + " has no value"}
 	case ev.results > 1:
@@ -143,7 +144,7 @@ func (e *Engine) query(ev *evaluation) *topdown.Query {
 		WithInterQueryBuiltinCache(e.responses).
 		WithInterQueryBuiltinValueCache(e.values)
 	if ev.tracer != nil {
-		q = q.WithQueryTracer(ev.tracer)
+		q = q.WithQueryTracer(ev.tracer).WithIndexing(false).WithEarlyExit(false)
 	}
 	return q
 }

@@ -108,6 +108,13 @@ func (p plan) document(ctx context.Context, in *authz.Input) (*ast.Term, error) 
 	return term, d.err
 }
 
+// InputDocument returns the whole input document for in, the body included if
+// there is one. Decide builds less of it; tools that show or check the document
+// want all.
+func InputDocument(ctx context.Context, in *authz.Input) (*ast.Term, error) {
+	return planOf(&analysis.Node{Whole: true}).document(ctx, in)
+}
+
 func (d *document) fail(err error) *ast.Term {
 	if d.err == nil {
 		d.err = err

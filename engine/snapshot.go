@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 )
 
-// ErrUndefinedEntrypoint: a revision has no rule that an entrypoint names, so it
-// could never decide. It wraps nothing and is joined per entrypoint.
+// ErrUndefinedEntrypoint says that a revision has no rule that an entrypoint
+// names, so it could never decide.
 var ErrUndefinedEntrypoint = errors.New("no rule of the policy defines the entrypoint")
 
 // Revision is a compiled policy with its data, as bundle activation leaves it.
@@ -78,7 +78,7 @@ func (e *Engine) Activate(ctx context.Context, rev Revision) error {
 	// Point of no return: nothing below can fail.
 	e.current.Store(snap)
 	e.metrics.activation(ctx, true)
-	e.deps.Logger.InfoContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
+	e.deps.Logger.DebugContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
 	return nil
 }
 

@@ -37,6 +37,16 @@ func (r *Report) ReadsBody() bool {
 // Of analyses the rules that a query for entrypoint can reach. The compiler must
 // have compiled without errors.
 func Of(c *ast.Compiler, entrypoint ast.Ref) *Report {
+	return walk(c, entrypoint).report()
+}
+
+// Reachable returns the rules that a query for entrypoint can reach, in no
+// particular order.
+func Reachable(c *ast.Compiler, entrypoint ast.Ref) []*ast.Rule {
+	return slices.Collect(maps.Keys(walk(c, entrypoint).seen))
+}
+
+func walk(c *ast.Compiler, entrypoint ast.Ref) *walker {
 	w := &walker{
 		compiler: c,
 		seen:     map[*ast.Rule]struct{}{},
@@ -49,7 +59,7 @@ func Of(c *ast.Compiler, entrypoint ast.Ref) *Report {
 		w.queue = w.queue[:len(w.queue)-1]
 		w.walkRule(rule)
 	}
-	return w.report()
+	return w
 }
 
 type walker struct {
@@ -99,12 +109,11 @@ func (w *walker) queueRules(ref ast.Ref) {
 func (w *walker) walkRule(rule *ast.Rule) {
 	names := aliases(rule)
 	visitor := ast.NewGenericVisitor(func(x any) bool { return w.visit(x, names) })
-	for r := rule; r != nil; r = r.Else {
-		// The visitor does not look into the reference of a head, whose variable
-		// parts are bound in the body.
-		for _, term := range r.Head.Reference[min(1, len(r.Head.Reference)):] {
-			visitor.Walk(term)
-		}
+	// The visitor does not look into the reference of a head, whose variable parts
+	// are bound in the body. Else branches have none: only a complete rule can have
+	// one, and its reference is constant.
+	for _, term := range rule.Head.Reference[min(1, len(rule.Head.Reference)):] {
+		visitor.Walk(term)
 	}
 	visitor.Walk(rule)
 }
@@ -154,10 +163,10 @@ func (w *walker) visitRef(ref ast.Ref, names *aliasSet) bool {
 }
 
 func (w *walker) visitHead(head ast.Var, ref ast.Ref, names *aliasSet) {
-	switch {
-	case head == ast.DefaultRootDocument.Value:
+	switch head {
+	case ast.DefaultRootDocument.Value:
 		w.queueRules(ref)
-	case head == ast.InputRootDocument.Value:
+	case ast.InputRootDocument.Value:
 		path, _ := constantPath(ref[1:])
 		w.mark(path, true)
 	default:
