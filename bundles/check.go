@@ -73,7 +73,7 @@ func (t *tree) checkEntrypoint(compiler *ast.Compiler, entrypoint string) []*Pro
 	if len(rules) == 0 {
 		return []*Problem{{Text: fmt.Sprintf("entrypoint %s: no rule %s in the policies", entrypoint, ref)}}
 	}
-	return checkDecision(compiler, ref, t.rules(ref))
+	return checkDecision(compiler, entrypoint, ref, t.rules(ref))
 }
 
 // rules returns the rules of ref as they were written: compiling moves parts of

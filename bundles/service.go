@@ -15,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/plugins"
 	"github.com/open-policy-agent/opa/v1/plugins/bundle"
 	"github.com/open-policy-agent/opa/v1/plugins/discovery"
+	"github.com/open-policy-agent/opa/v1/topdown/cache"
 
 	"github.com/sallyport/sallyport/engine/store"
 )
@@ -71,6 +72,7 @@ func (s *serviceSource) Run(ctx context.Context) error {
 	if s.deps.OnManager != nil {
 		s.deps.OnManager(m)
 	}
+	s.configureCaches(m)
 	s.attach(m)
 	// Plugins that were not started cannot be stopped: one that waits for them
 	// would wait for ever. So a start is always completed.
@@ -191,11 +193,27 @@ func (s *serviceSource) warn(ctx context.Context) {
 	if len(object(s.cfg.OPA["keys"])) == 0 {
 		s.deps.Logger.WarnContext(ctx, "bundles are not verified: policy.opa has no keys")
 	}
-	for _, key := range []string{"caching", "nd_builtin_cache"} {
-		if s.cfg.OPA[key] != nil {
-			s.deps.Logger.WarnContext(ctx, "policy.opa."+key+" has no effect: the engine sizes its caches itself")
-		}
+	if s.cfg.OPA["nd_builtin_cache"] != nil {
+		s.deps.Logger.WarnContext(ctx, "policy.opa.nd_builtin_cache has no effect: decisions are not logged with it")
 	}
+}
+
+// configureCaches hands `caching` to the engine, of this configuration and of one
+// that discovery brings. Without it the engine keeps the bounds that it has; OPA's
+// default has none.
+func (s *serviceSource) configureCaches(m *plugins.Manager) {
+	e, ok := s.deps.Engine.(interface{ ConfigureCaches(*cache.Config) })
+	if !ok {
+		return
+	}
+	if s.cfg.OPA["caching"] != nil {
+		e.ConfigureCaches(m.InterQueryBuiltinCacheConfig())
+	}
+	m.RegisterCacheTrigger(func(c *cache.Config) {
+		if size := c.InterQueryBuiltinCache.MaxSizeBytes; size != nil && *size > 0 {
+			e.ConfigureCaches(c)
+		}
+	})
 }
 
 // stop ends everything that the manager started. Its context is a new one: the
