@@ -23,7 +23,7 @@ func (s *serviceSource) quarantine(ctx context.Context) {
 			limit = defaultMaxBundle
 		}
 		if err := s.checkPersisted(name, limit); err != nil {
-			s.failed(name, err)
+			s.failed(ctx, name, err)
 			s.deps.Logger.ErrorContext(ctx, "persisted bundle refused", slog.String("bundle", name), slog.Any("error", err))
 		}
 	}
@@ -31,7 +31,7 @@ func (s *serviceSource) quarantine(ctx context.Context) {
 
 func (s *serviceSource) checkPersisted(name string, limit int64) error {
 	file := filepath.Join(s.persistenceDirectory(), "bundles", name, "bundle.tar.gz")
-	raw, err := os.ReadFile(file)
+	raw, err := os.ReadFile(file) //nolint:gosec // named by the configuration
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -159,7 +159,7 @@ func TestServiceOutlivesTheServer(t *testing.T) {
 	shelf.handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	waitFor(t, s, "the error", hasError)
 	shelf.CloseClientConnections()
-	shelf.Listener.Close()
+	_ = shelf.Listener.Close()
 	waitFor(t, s, "the refused connection", func(st bundles.Status) bool {
 		return strings.Contains(st.Bundles["policy"].LastError, "refused")
 	})

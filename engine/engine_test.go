@@ -14,8 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/types"
+	"go.opentelemetry.io/otel/sdk/metric"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/engine"
@@ -27,6 +29,12 @@ func TestMain(m *testing.M) {
 	rego.RegisterBuiltin1(&rego.Function{
 		Name: "test.panic", Decl: types.NewFunction(types.Args(types.S), types.B),
 	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("broken") })
+	rego.RegisterBuiltin1(&rego.Function{
+		Name: "test.wait", Decl: types.NewFunction(types.Args(types.S), types.B),
+	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) {
+		<-time.After(20 * time.Millisecond) // stands for a built-in that takes long
+		return ast.BooleanTerm(true), nil
+	})
 	goleak.VerifyTestMain(m)
 }
 
@@ -235,6 +243,70 @@ func TestASnapshotKeepsItsData(t *testing.T) {
 	}
 }
 
+// A revision is activated within the commit that brings it: the engine sees what
+// is about to be published, and keeps it whatever becomes of the commit.
+func TestActivateWithinACommit(t *testing.T) {
+	e := newEngine(t, nil)
+	s := store.New()
+	ctx := t.Context()
+	w, err := s.NewTransaction(ctx, storage.WriteParams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := compile(t, ordersPolicy)
+	if _, err := s.Register(ctx, w, storage.TriggerConfig{OnCommit: func(ctx context.Context, txn storage.Transaction, _ storage.TriggerEvent) {
+		if err := e.Activate(ctx, engine.Revision{ID: "one", Compiler: c, Store: s, Txn: txn}); err != nil {
+			t.Error(err)
+		}
+		if !decide(t, e, order("reader")).Allow {
+			t.Error("denied before the commit ends")
+		}
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write(ctx, w, storage.AddOp, storage.MustParsePath("/readers"), []any{"reader"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(ctx, w); err != nil {
+		t.Fatal(err)
+	}
+	if !decide(t, e, order("reader")).Allow {
+		t.Error("denied after the commit")
+	}
+}
+
+func TestDecisionsAreCounted(t *testing.T) {
+	reader := metric.NewManualReader()
+	e := newEngine(t, func(_ *engine.Config, deps *engine.Deps) {
+		deps.Meter = metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")
+	})
+	const policy = `package gateway
+
+default decision := false
+
+decision := true if input.request.method == "GET"
+
+decision := "x" if input.request.method == "POST"
+
+decision if to_number(input.request.method)`
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, policy)); err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{"GET", "GET", "POST", "PUT"} {
+		in := order()
+		in.Request.Method = method
+		decide(t, e, in)
+	}
+	want := map[string]int64{
+		"sallyport.decisions outcome=allowed": 2, "sallyport.decisions outcome=denied": 1, "sallyport.decisions fault=type,outcome=fault": 1,
+		"sallyport.decision.duration outcome=allowed": 2, "sallyport.decision.duration outcome=denied": 1, "sallyport.decision.duration fault=type,outcome=fault": 1,
+		"sallyport.policy.builtin_errors ": 2, "sallyport.policy.activations result=activated": 1,
+	}
+	if diff := cmp.Diff(want, counts(t, reader)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestRequireAndRetain(t *testing.T) {
 	e := newEngine(t, nil)
 	const module = "package gateway\n\ndecision := true"
@@ -349,10 +421,25 @@ decision := true if {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("stopped after %v", took)
 	}
+	patient := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = time.Hour })
+	if err := patient.Activate(t.Context(), revision(t, "one", `{}`, endless)); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := e.Decide(ctx, order()); !errors.Is(err, context.Canceled) {
+	if _, err := patient.Decide(ctx, order()); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+// An evaluation that ends, but too late, denies too.
+func TestDeadlineOfABuiltinThatDoesNotAsk(t *testing.T) {
+	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = 5 * time.Millisecond })
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, "package gateway\n\ndecision := test.wait(input.request.method)")); err != nil {
+		t.Fatal(err)
+	}
+	if d := decide(t, e, order()); d.Allow || d.Fault == nil || d.Fault.Kind != authz.FaultTimeout {
+		t.Errorf("decision: %+v", d)
 	}
 }
 

@@ -78,7 +78,7 @@ func (e *Engine) Activate(ctx context.Context, rev Revision) error {
 	// Point of no return: nothing below can fail.
 	e.current.Store(snap)
 	e.metrics.activation(ctx, true)
-	e.deps.Logger.InfoContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
+	e.deps.Logger.DebugContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
 	return nil
 }
 

@@ -302,6 +302,14 @@ func TestPolicies(t *testing.T) {
 	if text, err := s.GetPolicy(ctx, r, "b"); err != nil || string(text) != "package b" {
 		t.Errorf("got %q, %v", text, err)
 	}
+	second := begin(t, s, storage.WriteParams)
+	defer s.Abort(ctx, second)
+	if err := s.DeletePolicy(ctx, second, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GetPolicy(ctx, r, "a"); err != nil {
+		t.Errorf("a reader misses what a writer has deleted and not committed: %v", err)
+	}
 }
 
 func TestMakeDir(t *testing.T) {
