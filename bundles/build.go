@@ -8,11 +8,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/bundle"
@@ -75,33 +72,16 @@ func (b Building) bundle(t *tree) (*bundle.Bundle, error) {
 	}
 	out := &bundle.Bundle{Manifest: *manifest, Data: t.data}
 	out.SetRegoVersion(ast.RegoV1)
-	names := map[string]string{}
-	for _, file := range slices.Sorted(maps.Keys(t.modules)) {
-		name := b.nameInBundle(file)
-		if other, taken := names[name]; taken {
+	taken := map[string]string{}
+	for _, file := range t.files() {
+		name := "/" + t.names[file]
+		if other, ok := taken[name]; ok {
 			return nil, fmt.Errorf("%s and %s would both be %s in the bundle", other, file, name)
 		}
-		names[name] = file
+		taken[name] = file
 		out.Modules = append(out.Modules, bundle.ModuleFile{URL: name, Path: name, Parsed: t.modules[file], Raw: t.raw[file]})
 	}
 	return out, nil
-}
-
-// nameInBundle is the file's name below the path that it was found under: where
-// a bundle was built is nobody's business.
-func (b Building) nameInBundle(file string) string {
-	for _, p := range b.Paths {
-		rel, err := filepath.Rel(p, file)
-		switch {
-		case err != nil || strings.HasPrefix(rel, ".."):
-			continue
-		case rel == ".":
-			return "/" + filepath.Base(file)
-		default:
-			return "/" + filepath.ToSlash(rel)
-		}
-	}
-	return "/" + strings.TrimPrefix(filepath.ToSlash(file), "/")
 }
 
 // manifest takes roots and metadata from DIR/.manifest when one directory is

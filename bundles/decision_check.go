@@ -3,6 +3,7 @@ package bundles
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,91 +16,129 @@ import (
 // unsupported are obligations of the contract whose machinery this build does
 // not have. The engine refuses them at run time; a policy that has them written
 // down is refused before.
-var unsupported = []string{"rate_limit", "token_exchange"}
+var unsupported = []string{"rate_limit", "upstream.token_exchange", "challenge.acr_values", "challenge.max_age"}
 
-// checkDecision looks at what the compiler inferred about the entrypoint, which
-// sees through functions, and at the objects written in its rules, which have
-// positions.
+// checkDecision looks at the objects written in the entrypoint's rules, which
+// have positions, and at what the compiler inferred about its value, which sees
+// through functions.
 func checkDecision(compiler *ast.Compiler, ref ast.Ref, rules []*ast.Rule) []*Problem {
 	var out []*Problem
-	seen := map[string]bool{}
 	for _, r := range rules {
-		ast.WalkTerms(r, func(t *ast.Term) bool {
-			for _, key := range unsupportedKeys(t) {
-				seen[t.Location.String()+key] = true
-				out = append(out, at(t.Location, "%s: not supported by this build", key))
-			}
-			return false
-		})
+		out = append(out, writtenObligations(r)...)
 	}
-	known := decisionKeys()
-	for _, key := range inferredKeys(compiler.TypeEnv.GetByRef(ref)) {
+	written := len(out) > 0
+	known := decisionMembers()
+	for _, member := range inferredMembers(compiler.TypeEnv.GetByRef(ref), "") {
 		switch {
-		case slices.Contains(unsupported, key):
-			if len(seen) == 0 {
-				out = append(out, at(location(rules), "%s: %s is not supported by this build", ref, key))
+		case slices.Contains(unsupported, member):
+			if !written {
+				out = append(out, at(location(rules), "%s: %s is not supported by this build", ref, member))
 			}
-		case !slices.Contains(known, key):
-			out = append(out, at(location(rules), "%s: a decision has no %q (it has %s)", ref, key, strings.Join(known, ", ")))
+		case !closedParent(known, member) || slices.Contains(known, member):
+		default:
+			out = append(out, at(location(rules), "%s: a decision has no %q (it has %s)", ref, member, strings.Join(known, ", ")))
 		}
 	}
 	return out
 }
 
-func unsupportedKeys(t *ast.Term) []string {
-	obj, ok := t.Value.(ast.Object)
-	if !ok {
-		return nil
-	}
-	var out []string
-	for _, key := range obj.Keys() {
-		if s, ok := key.Value.(ast.String); ok && slices.Contains(unsupported, string(s)) {
-			out = append(out, string(s))
+// writtenObligations finds unsupported obligations in object literals. Any object
+// of the rule may become the decision, but for what is content: a body, labels, headers.
+func writtenObligations(r *ast.Rule) []*Problem {
+	var out []*Problem
+	content := map[*ast.Term]bool{}
+	ast.WalkTerms(r, func(t *ast.Term) bool {
+		if content[t] {
+			return true
 		}
-	}
+		for _, key := range []string{"body", "headers", "labels", "set_headers"} {
+			content[member(t, key)] = true
+		}
+		for _, path := range unsupported {
+			if found := member(t, strings.Split(path, ".")...); found != nil {
+				out = append(out, at(found.Location, "%s: not supported by this build", path))
+			}
+		}
+		return false
+	})
 	return out
 }
 
-// inferredKeys returns the keys that every or some value of the type has.
-func inferredKeys(t types.Type) []string {
-	var out []string
+// member returns the value at path in the object literal t, or nil.
+func member(t *ast.Term, path ...string) *ast.Term {
+	for _, key := range path {
+		obj, ok := t.Value.(ast.Object)
+		if !ok {
+			return nil
+		}
+		if t = obj.Get(ast.StringTerm(key)); t == nil {
+			return nil
+		}
+	}
+	return t
+}
+
+// inferredMembers returns the paths of the members that some value of the type has.
+func inferredMembers(t types.Type, prefix string) []string {
+	out := map[string]bool{}
 	switch t := t.(type) {
 	case *types.Object:
 		for _, p := range t.StaticProperties() {
-			if key, ok := p.Key.(string); ok && !slices.Contains(out, key) {
-				out = append(out, key)
+			key, ok := p.Key.(string)
+			if !ok {
+				continue
+			}
+			out[prefix+key] = true
+			if key != "body" {
+				for _, m := range inferredMembers(p.Value, prefix+key+".") {
+					out[m] = true
+				}
 			}
 		}
 	case types.Any:
 		for _, alternative := range t {
-			for _, key := range inferredKeys(alternative) {
-				if !slices.Contains(out, key) {
-					out = append(out, key)
-				}
+			for _, m := range inferredMembers(alternative, prefix) {
+				out[m] = true
 			}
 		}
 	}
-	return out
+	return slices.Sorted(maps.Keys(out))
 }
 
-// decisionKeys are the keys that the decision schema has.
-func decisionKeys() []string {
-	var schema struct {
-		AnyOf []struct {
-			Properties map[string]any `json:"properties"`
-		} `json:"anyOf"`
+// decisionMembers are the paths of the members that the decision schema names.
+func decisionMembers() []string {
+	type schema struct {
+		AnyOf      []schema          `json:"anyOf"`
+		Properties map[string]schema `json:"properties"`
 	}
-	if err := json.Unmarshal(policies.DecisionSchema(), &schema); err != nil {
+	var root schema
+	if err := json.Unmarshal(policies.DecisionSchema(), &root); err != nil {
 		return nil
 	}
 	var out []string
-	for _, alternative := range schema.AnyOf {
-		for key := range alternative.Properties {
-			out = append(out, key)
+	var walk func(s schema, prefix string)
+	walk = func(s schema, prefix string) {
+		for _, alternative := range s.AnyOf {
+			walk(alternative, prefix)
+		}
+		for key, p := range s.Properties {
+			out = append(out, prefix+key)
+			walk(p, prefix+key+".")
 		}
 	}
+	walk(root, "")
 	slices.Sort(out)
 	return out
+}
+
+// closedParent reports whether the schema lists what may be beside the member: it
+// does not for labels and headers.
+func closedParent(known []string, member string) bool {
+	i := strings.LastIndex(member, ".")
+	if i < 0 {
+		return true
+	}
+	return slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, member[:i+1]) })
 }
 
 func location(rules []*ast.Rule) *ast.Location {

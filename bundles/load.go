@@ -1,6 +1,7 @@
 package bundles
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,6 +25,7 @@ var errNothing = errors.New("no policy found: no .rego file below these paths")
 type tree struct {
 	modules map[string]*ast.Module
 	raw     map[string][]byte // source of each module
+	names   map[string]string // of each module, below the path that it was found under
 	data    map[string]any
 }
 
@@ -55,12 +58,13 @@ func (l loading) load() (*tree, error) {
 }
 
 func (l loading) newTree(res *loader.Result) (*tree, error) {
-	t := &tree{modules: map[string]*ast.Module{}, raw: map[string][]byte{}, data: res.Documents}
-	for name, file := range res.Modules {
+	t := &tree{modules: map[string]*ast.Module{}, raw: map[string][]byte{}, names: map[string]string{}, data: res.Documents}
+	for _, file := range res.Modules {
+		name := file.Name             // with the leading "/" that the key has lost
 		if isTest(name) && !l.tests { // inside a tarball, which skip does not see
 			continue
 		}
-		t.modules[name], t.raw[name] = file.Parsed, file.Raw
+		t.modules[name], t.raw[name], t.names[name] = file.Parsed, file.Raw, l.below(name)
 	}
 	if len(t.modules) == 0 {
 		return nil, fmt.Errorf("load %s: %w", strings.Join(l.paths, ", "), errNothing)
@@ -78,15 +82,39 @@ func (l loading) skip(_ string, info fs.FileInfo, depth int) bool {
 	return !l.tests && !info.IsDir() && isTest(info.Name())
 }
 
+// below returns the file's name below the path that it was found under: where
+// policies were loaded from is no part of them.
+func (l loading) below(file string) string {
+	for _, p := range l.paths {
+		rel, err := filepath.Rel(p, file)
+		switch {
+		case err != nil || strings.HasPrefix(rel, ".."):
+			continue
+		case rel == ".":
+			return filepath.Base(file)
+		default:
+			return filepath.ToSlash(rel)
+		}
+	}
+	return strings.TrimPrefix(filepath.ToSlash(file), "/")
+}
+
 func isTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
+
+// files returns the modules in the order of their names.
+func (t *tree) files() []string {
+	return slices.SortedFunc(maps.Keys(t.names), func(a, b string) int {
+		return cmp.Or(cmp.Compare(t.names[a], t.names[b]), cmp.Compare(a, b))
+	})
+}
 
 // revision names the content of the tree: the same files give the same name on
 // every replica, and a changed rule or datum another.
 func (t *tree) revision() (string, error) {
 	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(t.raw)) {
-		fmt.Fprintf(h, "%d:%s%d:", len(name), name, len(t.raw[name]))
-		h.Write(t.raw[name])
+	for _, file := range t.files() {
+		fmt.Fprintf(h, "%d:%s%d:", len(t.names[file]), t.names[file], len(t.raw[file]))
+		h.Write(t.raw[file])
 	}
 	if err := json.NewEncoder(h).Encode(t.data); err != nil {
 		return "", fmt.Errorf("hash data: %w", err)

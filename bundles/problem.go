@@ -46,7 +46,13 @@ func Problems(err error) []*Problem {
 		}
 		return a.Row - b.Row
 	})
-	return out
+	return slices.CompactFunc(out, sameCause)
+}
+
+// sameCause tells OPA's longer wording of the error before it: its parser reports
+// what it found and again what it expected.
+func sameCause(a, b *Problem) bool {
+	return a.Code == ast.ParseErr && b.Code == a.Code && a.File == b.File && a.Row == b.Row && a.Col == b.Col
 }
 
 func flatten(err error) []*Problem {

@@ -170,6 +170,7 @@ func (r *TestReport) addCoverage(cov *cover.Cover, modules map[string]*ast.Modul
 	slices.SortFunc(r.NotCovered, func(a, b Rows) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.From, b.From))
 	})
+	r.NotCovered = slices.Compact(r.NotCovered)
 	r.Coverage = 100
 	if total > 0 {
 		r.Coverage = 100 * float64(covered) / float64(total)

@@ -185,5 +185,16 @@ func Verify(path string, v Verification) (*Inspection, error) {
 	if b.Type() == bundle.DeltaBundleType {
 		return nil, fmt.Errorf("bundle %s: a delta bundle cannot be signed", path)
 	}
-	return inspect(b)
+	i, err := inspect(b)
+	if err != nil {
+		return nil, err
+	}
+	// OPA verifies with the key that it was given, whatever name the signature has
+	// for it; a gateway would look for the key by that name.
+	for _, s := range i.Signatures {
+		if s.KeyID != v.KeyID {
+			return nil, fmt.Errorf("bundle %s: signed with key id %q, not %q", path, s.KeyID, v.KeyID)
+		}
+	}
+	return i, nil
 }

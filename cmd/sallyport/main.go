@@ -57,15 +57,17 @@ func usage(cmd *cobra.Command, err error) error {
 	return exit.With(exit.Usage, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 }
 
-// wrapArgs makes wrong positional arguments an error of usage.
+// wrapArgs makes wrong positional arguments and missing flags errors of usage.
 func wrapArgs(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
-		return
+		check = cobra.ArbitraryArgs
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usage(cmd, err)
+		for _, err := range []error{check(cmd, args), cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()} {
+			if err != nil {
+				return usage(cmd, err)
+			}
 		}
 		return nil
 	}

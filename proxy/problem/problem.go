@@ -70,6 +70,7 @@ var classes = []struct {
 	{ErrMethod, Problem{http.StatusMethodNotAllowed, "The method is not allowed here.", 0}},
 	{authn.ErrUnavailable, Problem{http.StatusServiceUnavailable, "The credential cannot be verified now.", 5}},
 	{authn.ErrInvalid, Problem{http.StatusUnauthorized, "The credential is not valid.", 0}},
+	{authn.ErrNoCredential, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
 	{authn.ErrNotMine, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
 	{authz.ErrNoPolicy, Problem{http.StatusServiceUnavailable, "The gateway is not ready.", 5}},
 	{authz.ErrDecisionTimeout, Problem{http.StatusForbidden, "The request is denied.", 0}},

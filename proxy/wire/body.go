@@ -213,27 +213,49 @@ func hexValue(c byte) (int64, bool) {
 }
 
 // trailers reads the trailer section and drops it: a trailer must never become
-// a header behind the check of headers.
+// a header behind the check of headers. What is no field line is refused, as a
+// request that somebody hid there would be.
 func (b *Body) trailers() error {
-	length, last := 0, byte(0) // of the line so far, and its last byte
+	var line trailerLine
 	for range maxTrailers {
 		c, err := b.r.readByte()
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case c == '\n' && last != '\r':
-			return errChunk
-		case c == '\n' && length == 1:
-			return nil
-		case c == '\n':
-			length, last = 0, 0
-			continue
-		case last == '\r' || c < ' ' && c != '\t' && c != '\r' || c == 0x7f:
-			return errChunk
 		}
-		length, last = length+1, c
+		switch end, ok := line.take(c); {
+		case !ok:
+			return errChunk
+		case end:
+			return nil
+		}
 	}
 	return errChunk
+}
+
+// trailerLine checks one line after the other.
+type trailerLine struct {
+	length int
+	named  bool // the colon has come
+	cr     bool // the last byte was CR
+}
+
+// take takes the next byte. End reports the empty line.
+func (l *trailerLine) take(c byte) (end, ok bool) {
+	switch {
+	case l.cr:
+		end, ok = l.length == 0, c == '\n' && (l.named || l.length == 0)
+		*l = trailerLine{}
+		return end, ok
+	case c == '\r':
+		l.cr = true
+		return false, true
+	case c == ':' && !l.named && l.length > 0:
+		l.named = true
+	case !l.named && !isToken[c], c < ' ' && c != '\t', c == 0x7f:
+		return false, false
+	}
+	l.length++
+	return false, true
 }
 
 // Discard reads up to limit bytes of what is left, and reports whether the end

@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/sallyport/sallyport/engine/decisionlog"
 	"github.com/sallyport/sallyport/engine/setting"
 )
 
@@ -44,11 +46,11 @@ type Check struct {
 
 // Decisions is the tail of the decision log.
 type Decisions interface {
-	// Recent returns at most n of the newest lines, oldest first.
-	Recent(n int) [][]byte
-	// Follow sends lines as they come until ctx ends, then closes the channel. A
-	// reader that is too slow loses lines.
-	Follow(ctx context.Context) <-chan []byte
+	// Recent returns at most n of the newest events, newest first.
+	Recent(n int) []*decisionlog.Event
+	// Follow sends events as they come until ctx ends, then closes the channel. A
+	// reader that is too slow loses some.
+	Follow(ctx context.Context) <-chan *decisionlog.Event
 }
 
 // Deps are what the pages show.
@@ -122,12 +124,14 @@ func (h handler) decisions(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	_, follow := r.URL.Query()["follow"]
-	var lines <-chan []byte
+	var events <-chan *decisionlog.Event
 	if follow {
-		lines = h.Decisions.Follow(r.Context()) // before Recent, so that no line falls between
+		events = h.Decisions.Follow(r.Context()) // before Recent, so that none falls between
 	}
-	for _, line := range h.Decisions.Recent(n) {
-		if !send(w, line) {
+	recent := h.Decisions.Recent(n)
+	slices.Reverse(recent) // oldest first, as in a file
+	for _, e := range recent {
+		if !send(w, e.JSON) {
 			return
 		}
 	}
@@ -135,15 +139,15 @@ func (h handler) decisions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for flush(w); ; flush(w) {
-		line, open := <-lines
-		if !open || !send(w, line) {
+		e, open := <-events
+		if !open || !send(w, e.JSON) {
 			return
 		}
 	}
 }
 
 func send(w http.ResponseWriter, line []byte) bool {
-	_, err := w.Write(append(line[:len(line):len(line)], '\n'))
+	_, err := w.Write(append(slices.Clip(line), '\n'))
 	return err == nil
 }
 

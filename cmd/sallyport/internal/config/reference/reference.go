@@ -21,9 +21,9 @@ import (
 
 const module = "github.com/sallyport/sallyport"
 
-// Schema returns the JSON Schema (2020-12) of root, a struct. tree is the folder
-// of the module, whose comments become descriptions.
-func Schema(root any, tree, title string) (*jsonschema.Schema, error) {
+// Schema returns the JSON Schema (2020-12) of root, a struct. The working
+// directory is the folder of the module, whose comments become descriptions.
+func Schema(root any, title string) (*jsonschema.Schema, error) {
 	r := &jsonschema.Reflector{
 		FieldNameTag:               "yaml",
 		RequiredFromJSONSchemaTags: true,
@@ -31,13 +31,35 @@ func Schema(root any, tree, title string) (*jsonschema.Schema, error) {
 		Anonymous:                  true,
 		Mapper:                     scalar,
 	}
-	if err := r.AddGoComments(module, tree); err != nil {
-		return nil, fmt.Errorf("read the comments below %s: %w", tree, err)
+	if err := r.AddGoComments(module, "./"); err != nil {
+		return nil, fmt.Errorf("read the comments of the module: %w", err)
 	}
 	s := r.Reflect(root)
 	s.Title = title
 	defaults(s, reflect.ValueOf(root))
+	rename(s)
 	return s, nil
+}
+
+// rename puts the key where a comment begins with the name of the Go field, and
+// drops the description of a section's type where the field has its own.
+func rename(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	if s.Properties != nil {
+		for p := s.Properties.Oldest(); p != nil; p = p.Next() {
+			first, rest, _ := strings.Cut(p.Value.Description, " ")
+			if strings.EqualFold(first, strings.ReplaceAll(p.Key, "_", "")) {
+				p.Value.Description = p.Key + " " + rest
+			}
+			rename(p.Value)
+		}
+	}
+	rename(s.Items)
+	if s.AdditionalProperties != nil && s.AdditionalProperties.Properties != nil {
+		rename(s.AdditionalProperties)
+	}
 }
 
 // scalar is how types that read their own text are written.
@@ -57,8 +79,13 @@ func scalar(t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
+// sampleName is the key of the element of a mapping whose values are the
+// defaults of every element.
+const sampleName = "NAME"
+
 // defaults writes the values of v, the configuration of an empty file, into the
-// schema. Values that equal Go's zero value are left out: absent is what they mean.
+// schema. Values that equal Go's zero value are left out: absent is what they
+// mean. Lists of sections hold one sample, mappings one named NAME.
 func defaults(s *jsonschema.Schema, v reflect.Value) {
 	for v.Kind() == reflect.Pointer {
 		if v.IsNil() {
@@ -66,10 +93,19 @@ func defaults(s *jsonschema.Schema, v reflect.Value) {
 		}
 		v = v.Elem()
 	}
-	if v.Kind() != reflect.Struct || s.Properties == nil {
-		if !v.IsZero() && v.Kind() != reflect.Map && s.Type != "object" {
-			s.Default = text(v)
+	switch {
+	case v.IsZero():
+		return
+	case v.Kind() == reflect.Map:
+		if e := v.MapIndex(reflect.ValueOf(sampleName)); e.IsValid() && s.AdditionalProperties != nil {
+			defaults(s.AdditionalProperties, e)
 		}
+		return
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		defaults(s.Items, v.Index(0))
+		return
+	case v.Kind() != reflect.Struct || s.Properties == nil:
+		s.Default = text(v)
 		return
 	}
 	for i := range v.NumField() {
@@ -119,7 +155,7 @@ func Markdown(s *jsonschema.Schema, intro string) string {
 }
 
 func section(b *strings.Builder, s *jsonschema.Schema, key string) {
-	if s.Properties != nil {
+	if s.Properties != nil && s.Properties.Len() > 0 {
 		table(b, s, key)
 		for p := s.Properties.Oldest(); p != nil; p = p.Next() {
 			section(b, p.Value, join(key, p.Key))
@@ -151,10 +187,25 @@ func table(b *strings.Builder, s *jsonschema.Schema, key string) {
 	for p := s.Properties.Oldest(); p != nil; p = p.Next() {
 		def := ""
 		if p.Value.Default != nil {
-			def = fmt.Sprintf("`%v`", p.Value.Default)
+			def = "`" + written(p.Value.Default) + "`"
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.Key, kind(p.Value), def, cell(p.Value.Description))
 	}
+}
+
+// written is a default as the file would have it.
+func written(v any) string {
+	list, ok := v.([]string)
+	if !ok {
+		return fmt.Sprint(v)
+	}
+	words := make([]string, len(list))
+	for i, w := range list {
+		if words[i] = w; w == "" {
+			words[i] = `""`
+		}
+	}
+	return "[" + strings.Join(words, ", ") + "]"
 }
 
 func cell(s string) string {

@@ -34,6 +34,8 @@ type Problem struct {
 	Line int
 	Key  string // path of the key, "listeners[0].tls.cert_file"
 	Text string
+
+	unknown bool // the key is not one of ours, so no value is missing
 }
 
 func (p *Problem) Error() string {
@@ -104,6 +106,24 @@ func (d *Document) At(key, text string) *Problem {
 	return &Problem{File: d.file, Line: 1, Key: key, Text: text}
 }
 
+// Broken tells whether key, or a key above or below it, could not be decoded, so
+// that its value means nothing.
+func (d *Document) Broken(key string) bool {
+	for _, err := range d.errs {
+		var p *Problem
+		if errors.As(err, &p) && !p.unknown && (within(key, p.Key) || within(p.Key, key)) {
+			return true
+		}
+	}
+	return false
+}
+
+// within tells whether key is outer or below it.
+func within(key, outer string) bool {
+	rest, ok := strings.CutPrefix(key, outer)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[' || outer == "")
+}
+
 func parent(key string) string {
 	if i := strings.LastIndexAny(key, ".["); i > 0 {
 		return key[:i]
@@ -148,7 +168,7 @@ func (d *Document) value(n *yaml.Node, v reflect.Value, key string, path bool) {
 		v.SetZero() // "key:" with nothing after it is the zero value, as in every YAML reader
 		return
 	}
-	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if isText(v) {
 		d.scalar(n, v, key, path)
 		return
 	}
@@ -185,7 +205,7 @@ func (d *Document) structure(n *yaml.Node, v reflect.Value, key string) {
 	d.pairs(n, key, func(k, val *yaml.Node, at string) {
 		f, ok := fields[k.Value]
 		if !ok {
-			d.problem(at, k.Line, "unknown key%s", nearest(k.Value, fields))
+			d.errs = append(d.errs, &Problem{File: d.file, Line: k.Line, Key: at, Text: "unknown key" + nearest(k.Value, fields), unknown: true})
 			return
 		}
 		d.value(val, f.value, at, f.path)
@@ -289,7 +309,7 @@ func (d *Document) scalar(n *yaml.Node, v reflect.Value, key string, path bool) 
 }
 
 func isText(v reflect.Value) bool {
-	_, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
+	_, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	return ok
 }
 

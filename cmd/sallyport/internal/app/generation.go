@@ -1,0 +1,67 @@
+package app
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/exit"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/version"
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy"
+)
+
+// generation is all that one configuration is made of. Parts whose configuration
+// did not change are shared with the generation before.
+type generation struct {
+	cfg            *config.Config
+	policy         *policyUnit
+	authenticators map[string]*authenticator
+	front          *proxy.Snapshot
+	sockets        map[string]*socket // empty until opened
+}
+
+// build makes everything of a configuration that can be made without opening a
+// port or starting a goroutine. It is what check and serve have in common.
+func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*generation, error) {
+	g := &generation{cfg: cfg}
+	var err error
+	if old != nil && sameSource(old.cfg.Policy, cfg.Policy) {
+		g.policy = old.policy
+		if err := g.policy.engine.Require(entrypoints(cfg)...); err != nil {
+			return nil, exit.With(exit.Policy, err)
+		}
+	} else if g.policy, err = a.buildPolicy(cfg); err != nil {
+		return nil, exit.With(exit.Config, err)
+	} else if err := g.policy.load(ctx); err != nil {
+		return nil, exit.With(exit.Policy, err)
+	}
+	var known map[string]*authenticator
+	if old != nil {
+		known = old.authenticators
+	}
+	if g.authenticators, err = a.buildAuthenticators(cfg, known); err != nil {
+		return nil, exit.With(exit.Config, err)
+	}
+	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
+		Decider:         g.policy.engine,
+		Chain:           a.chain(g.authenticators),
+		Gateway:         authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
+		PolicyBodyBytes: int64(cfg.Policy.MaxBodyBytes),
+		Tracer:          a.tracer(),
+	})
+	return g, exit.With(exit.Config, err)
+}
+
+// tracer returns nil when spans go nowhere, so that none are made.
+func (a *App) tracer() trace.Tracer {
+	if !a.telemetry.Tracing {
+		return nil
+	}
+	return a.telemetry.Tracer
+}
+
+// errRestart refuses a reload that the running process cannot carry out whole.
+var errRestart = errors.New("needs a restart to take effect; the running configuration stays")

@@ -1,0 +1,165 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/sallyport/sallyport/bundles"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/engine"
+	"github.com/sallyport/sallyport/proxy/certs"
+)
+
+// status remembers how reloads of the configuration went.
+type status struct {
+	mu      sync.Mutex
+	at      time.Time // of the configuration that serves
+	err     string    // of the newest reload, empty when it served
+	errAt   time.Time
+	reloads metric.Int64Counter
+}
+
+func newStatus(meter metric.Meter) (*status, error) {
+	c, err := meter.Int64Counter("sallyport.config.reloads",
+		metric.WithDescription("Reloads of the configuration file, by outcome: ok or refused."))
+	if err != nil {
+		return nil, fmt.Errorf("register sallyport.config.reloads: %w", err)
+	}
+	return &status{at: time.Now(), reloads: c}, nil
+}
+
+func (s *status) reloaded(ctx context.Context, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	outcome := "ok"
+	if err != nil {
+		outcome, s.err, s.errAt = "refused", err.Error(), time.Now()
+	} else {
+		s.at, s.err, s.errAt = time.Now(), "", time.Time{}
+	}
+	s.reloads.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
+}
+
+// page is /v1/status.
+type page struct {
+	Gateway        string                   `json:"gateway"`
+	Config         configPage               `json:"config"`
+	Policy         bundles.Status           `json:"policy"`
+	Authenticators map[string]keySetPage    `json:"authenticators"`
+	Certificates   map[string]certificateOf `json:"certificates,omitempty"`
+}
+
+type configPage struct {
+	File     string    `json:"file"`
+	Revision string    `json:"revision"`
+	Since    time.Time `json:"since"`
+	Error    string    `json:"error,omitempty"`
+	ErrorAt  time.Time `json:"error_at,omitzero"`
+}
+
+type keySetPage struct {
+	Kind    string    `json:"kind"`
+	Keys    int       `json:"keys,omitempty"`
+	Fetched time.Time `json:"fetched,omitzero"`
+	Error   string    `json:"error,omitempty"`
+}
+
+type certificateOf struct {
+	NotAfter time.Time `json:"not_after"`
+}
+
+func (a *App) statusPage() any {
+	g := a.current.Load()
+	out := page{
+		Gateway: a.name(g.cfg), Policy: g.policy.source.Status(),
+		Authenticators: map[string]keySetPage{}, Certificates: map[string]certificateOf{},
+	}
+	a.status.mu.Lock()
+	out.Config = configPage{File: a.opts.ConfigFile, Revision: a.revision(g.cfg), Since: a.status.at, Error: a.status.err, ErrorAt: a.status.errAt}
+	a.status.mu.Unlock()
+	for name, x := range g.authenticators {
+		out.Authenticators[name] = x.page()
+	}
+	for name, s := range g.sockets {
+		if s.certs != nil {
+			out.Certificates[name] = certificateOf{NotAfter: s.certs.NotAfter()}
+		}
+	}
+	return out
+}
+
+func (x *authenticator) page() keySetPage {
+	if x.jwt == nil {
+		return keySetPage{Kind: x.kind()}
+	}
+	s := x.jwt.Status()
+	p := keySetPage{Kind: x.kind(), Keys: s.Keys, Fetched: s.Fetched}
+	if s.Err != nil {
+		p.Error = s.Err.Error()
+	}
+	return p
+}
+
+// ready lists what must hold before traffic may come. An issuer whose keys are
+// not there is no reason to keep all traffic away: it shows in the status.
+func (a *App) ready() []admin.Check {
+	s := a.current.Load().policy.source.Status()
+	checks := []admin.Check{
+		{Name: "not shutting down", OK: !a.stopping.Load()},
+		{Name: "policy", OK: s.Ready, Detail: s.Error},
+	}
+	for name, b := range s.Bundles {
+		checks = append(checks, admin.Check{Name: "bundle " + name, OK: !b.ActivatedAt.IsZero(), Detail: b.LastError})
+	}
+	return checks
+}
+
+// engineCapabilities returns what policies of cfg may call.
+func engineCapabilities(cfg *config.Config) (*ast.Capabilities, error) {
+	e, err := engine.New(cfg.Policy.Engine, engine.Deps{})
+	if err != nil {
+		return nil, err
+	}
+	return e.Capabilities(), nil
+}
+
+// checkCerts reads the TLS files of every listener.
+func checkCerts(cfg *config.Config) error {
+	for i, l := range cfg.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		if _, err := certs.New(*l.TLS, certs.Deps{}); err != nil {
+			return fmt.Errorf("listeners[%d].tls: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// warn names the choices that weaken the gateway, once, at start.
+func (a *App) warn(ctx context.Context, cfg *config.Config) {
+	say := func(key, what string) {
+		a.logger.WarnContext(ctx, "insecure choice", slog.String("key", key), slog.String("means", what))
+	}
+	for name, x := range cfg.Authenticators {
+		if x.JWT != nil && x.JWT.InsecureHTTP {
+			say("authenticators."+name+".jwt.insecure_http", "whoever controls the network can sign in as anybody")
+		}
+	}
+	for name, u := range cfg.Upstreams {
+		if u.TLS.InsecureSkipVerify {
+			say("upstreams."+name+".tls.insecure_skip_verify", "whoever controls the network can answer for the upstream")
+		}
+	}
+	if len(cfg.Policy.Engine.Builtins.Allow) > 0 {
+		say("policy.builtins.allow", "policies may reach outside of their evaluation")
+	}
+}

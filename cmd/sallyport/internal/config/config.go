@@ -1,0 +1,247 @@
+// Package config is the configuration file: it composes the Config structs of
+// the packages that own the settings, reads the file strictly, and reports every
+// problem at once with file, line and key.
+//
+// It owns no setting's meaning and starts nothing. What is wrong with a value is
+// said by the package that uses it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/bundles"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config/strictyaml"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/telemetry"
+	"github.com/sallyport/sallyport/engine"
+	"github.com/sallyport/sallyport/engine/decisionlog"
+	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/certs"
+	"github.com/sallyport/sallyport/proxy/route"
+	"github.com/sallyport/sallyport/proxy/upstream"
+)
+
+// Version is the version of the format that this build reads.
+const Version = "v1"
+
+// Config is the whole file.
+type Config struct {
+	// Version is the version of this format: v1.
+	Version string `yaml:"version" jsonschema:"required,enum=v1"`
+	// Gateway is how this gateway calls itself in input.gateway.
+	Gateway Gateway `yaml:"gateway"`
+	// Listeners are the addresses that clients connect to.
+	Listeners []Listener `yaml:"listeners" jsonschema:"required"`
+	// Admin is the listener of operators: health, metrics, status, decisions.
+	Admin admin.Config `yaml:"admin"`
+	// Authenticators establish who sends a request; routes name the ones that
+	// count for them.
+	Authenticators map[string]Authenticator `yaml:"authenticators"`
+	// Upstreams are the APIs behind the gateway, by name.
+	Upstreams map[string]upstream.Config `yaml:"upstreams"`
+	// Routes say which requests go where; the first in file order that matches counts.
+	Routes []route.Config `yaml:"routes" jsonschema:"required"`
+	// IdentityHeaders are further header names that only the gateway or a policy
+	// sets: what clients send under them is dropped.
+	IdentityHeaders []string `yaml:"identity_headers"`
+	// Policy says what is asked, where policies come from and what they may do.
+	Policy Policy `yaml:"policy" jsonschema:"required"`
+	// DecisionLog is the record of every decision, on standard output.
+	DecisionLog decisionlog.Config `yaml:"decision_log"`
+	// Telemetry is the operator's log, traces and metrics.
+	Telemetry telemetry.Config `yaml:"telemetry"`
+	// Shutdown says how the gateway leaves traffic on SIGTERM.
+	Shutdown Shutdown `yaml:"shutdown"`
+
+	// Text is the file as it was read.
+	Text []byte `yaml:"-" json:"-"`
+}
+
+// Shutdown says how the gateway leaves traffic.
+type Shutdown struct {
+	// Delay is how long the gateway goes on serving, not ready, before it stops
+	// taking connections: the time that load balancers need to notice.
+	Delay time.Duration `yaml:"delay"`
+	// Timeout is how long requests that have begun may take to end.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Gateway names the gateway for policies and logs.
+type Gateway struct {
+	// Name is input.gateway.name; the host's name when empty.
+	Name string `yaml:"name"`
+	// Labels are input.gateway.labels.
+	Labels map[string]string `yaml:"labels"`
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	proxy.ListenerConfig `yaml:",inline"`
+	// TLS makes the listener speak TLS. Its files are watched.
+	TLS *certs.Config `yaml:"tls"`
+}
+
+// Authenticator is one mechanism: exactly one of its keys is set.
+type Authenticator struct {
+	// JWT verifies JSON Web Tokens of one issuer from the Authorization header.
+	JWT *jwt.Config `yaml:"jwt"`
+	// MTLS takes the identity from the client's certificate.
+	MTLS *mtls.Config `yaml:"mtls"`
+	// Anonymous lets requests without a credential reach the policy.
+	Anonymous *anonymous.Config `yaml:"anonymous"`
+}
+
+// Policy says what is asked and where policies come from.
+type Policy struct {
+	// Engine is what is asked and what policies may do.
+	Engine engine.Config `yaml:",inline"`
+	// Sources are where policies come from.
+	Sources bundles.Config `yaml:",inline"`
+	// Dialect is the form of input and decision: sallyport.
+	Dialect string `yaml:"dialect" jsonschema:"enum=sallyport"`
+	// MaxBodyBytes is how much of a request body is read for a policy that looks
+	// at it; a longer one is cut there and input.request.body_truncated is true.
+	MaxBodyBytes setting.Size `yaml:"max_body_bytes"`
+}
+
+// Default returns the configuration of a file that says nothing.
+func Default() Config {
+	return Config{
+		Admin:       admin.Default(),
+		Policy:      Policy{Engine: engine.Default(), Dialect: "sallyport", MaxBodyBytes: 1 << 20},
+		DecisionLog: decisionlog.Default(),
+		Telemetry:   telemetry.Default(),
+		Shutdown:    Shutdown{Timeout: 30 * time.Second},
+	}
+}
+
+// Load reads and checks a file. The error joins one problem for each mistake.
+func Load(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(file, data, os.LookupEnv)
+}
+
+// Parse is Load with the text and the environment given.
+func Parse(file string, data []byte, env func(string) (string, bool)) (*Config, error) {
+	c := Default()
+	c.Text = data
+	doc, err := strictyaml.Decode(file, data, env, &c, defaults()...)
+	var errs []error
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for _, p := range setting.Problems(c.Validate()) {
+		if !doc.Broken(p.Key) { // what could not be decoded has been said
+			errs = append(errs, doc.At(p.Key, p.Err.Error()))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &c, nil
+}
+
+// defaults are what elements of lists and mappings start from.
+func defaults() []any {
+	return []any{Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), upstream.Default()}
+}
+
+// Validate reports every problem of the values, with keys from the file's root.
+func (c *Config) Validate() error {
+	var errs []error
+	problem := func(key, format string, args ...any) { errs = append(errs, setting.Problemf(key, format, args...)) }
+	if c.Version != Version {
+		problem("version", "is %q; this build reads %q", c.Version, Version)
+	}
+	if c.Policy.Dialect != "sallyport" {
+		problem("policy.dialect", "%q is not known; use sallyport", c.Policy.Dialect)
+	}
+	if c.Policy.MaxBodyBytes <= 0 {
+		problem("policy.max_body_bytes", "must be more than 0")
+	}
+	if c.Shutdown.Delay < 0 || c.Shutdown.Timeout <= 0 {
+		problem("shutdown", "delay must not be negative and timeout more than 0")
+	}
+	if len(c.Routes) == 0 {
+		problem("routes", "there is none: every request would be answered with 404")
+	}
+	front := c.Front()
+	errs = append(errs,
+		front.Validate(has(c.Authenticators)),
+		c.validateTLS(),
+		setting.Under("admin", c.Admin.Validate()),
+		c.validateAuthenticators(),
+		setting.Under("policy", c.Policy.Engine.Validate()),
+		setting.Under("policy", c.Policy.Sources.Validate()),
+		setting.Under("decision_log", c.DecisionLog.Validate()),
+		setting.Under("telemetry", c.Telemetry.Validate()),
+	)
+	return errors.Join(errs...)
+}
+
+// Front returns what the HTTP front is built of.
+func (c *Config) Front() proxy.Config {
+	out := proxy.Config{Upstreams: c.Upstreams, Routes: c.Routes, IdentityHeaders: c.IdentityHeaders}
+	for _, l := range c.Listeners {
+		out.Listeners = append(out.Listeners, l.ListenerConfig)
+	}
+	return out
+}
+
+func has[V any](m map[string]V) func(string) bool {
+	return func(name string) bool { _, ok := m[name]; return ok }
+}
+
+func (c *Config) validateTLS() error {
+	var errs []error
+	for i, l := range c.Listeners {
+		at := fmt.Sprintf("listeners[%d]", i)
+		if l.Address == c.Admin.Address {
+			errs = append(errs, setting.Problemf(at+".address", "%s is the admin listener's", l.Address))
+		}
+		if l.TLS != nil {
+			errs = append(errs, setting.Under(at+".tls", l.TLS.Validate()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateAuthenticators() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(c.Authenticators)) {
+		errs = append(errs, setting.Under("authenticators."+name, c.Authenticators[name].validate()))
+	}
+	return errors.Join(errs...)
+}
+
+func (a Authenticator) validate() error {
+	var errs []error
+	kinds := 0
+	if a.JWT != nil {
+		kinds++
+		errs = append(errs, setting.Under(jwt.Kind, a.JWT.Validate()))
+	}
+	if a.MTLS != nil {
+		kinds++
+		errs = append(errs, setting.Under(mtls.Kind, a.MTLS.Validate()))
+	}
+	if a.Anonymous != nil {
+		kinds++
+	}
+	if kinds != 1 {
+		errs = append(errs, setting.Problemf("", "has %d kinds; give exactly one of jwt, mtls, anonymous", kinds))
+	}
+	return errors.Join(errs...)
+}

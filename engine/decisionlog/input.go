@@ -1,0 +1,183 @@
+package decisionlog
+
+import (
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+// input writes the input document, version 1, masked and without the body: a body
+// may be large and hold anything, and is not the log's to keep.
+//
+// The engine builds the same document as terms for the evaluator; a test keeps the
+// two alike.
+func (enc *encoder) input(in *authz.Input) []byte {
+	w := &buffer{b: make([]byte, 0, 1024)}
+	w.open('{')
+	w.member("version", authz.InputVersion)
+	enc.request(w, in)
+	w.key("source")
+	w.open('{')
+	w.member("ip", in.Source.IP)
+	w.number("port", int64(in.Source.Port), 1)
+	w.list("forwarded_for", in.Source.ForwardedFor)
+	w.close('}')
+	if in.TLS != nil {
+		enc.tls(w, in.TLS)
+	}
+	if in.Identity != nil {
+		enc.identity(w, in.Identity)
+	}
+	enc.route(w, &in.Route)
+	if g := in.Gateway; g != nil {
+		w.key("gateway")
+		w.open('{')
+		w.member("name", g.Name)
+		w.member("version", g.Version)
+		w.member("listener", g.Listener)
+		w.stringMap("labels", g.Labels, clearText)
+		w.close('}')
+	}
+	w.close('}')
+	return w.b
+}
+
+func (enc *encoder) request(w *buffer, in *authz.Input) {
+	r := &in.Request
+	w.key("request")
+	w.open('{')
+	w.member("id", r.ID)
+	w.member("method", r.Method)
+	w.member("scheme", r.Scheme)
+	w.member("host", r.Host)
+	w.number("port", int64(r.Port), 1)
+	w.member("path", enc.mask.path(r.Path, in.Route.Params))
+	enc.segments(w, r.Segments, in.Route.Params)
+	enc.query(w, r.RawQuery)
+	w.member("raw_query", enc.mask.rawQuery(r.RawQuery))
+	enc.headers(w, r.Headers)
+	w.member("protocol", r.Protocol)
+	w.number("content_length", r.ContentLength, 0)
+	w.member("content_type", r.ContentType)
+	w.time("time", r.Time)
+	w.close('}')
+}
+
+func (enc *encoder) segments(w *buffer, segments []string, params map[string]string) {
+	masked := make([]string, len(segments))
+	for i, s := range segments {
+		masked[i] = enc.mask.segment(s, params)
+	}
+	w.list("segments", masked)
+}
+
+// multimap collects values by name, names in order of arrival.
+type multimap struct {
+	names  []string
+	values map[string][]string
+}
+
+func (m *multimap) add(name, value string) {
+	if m.values == nil {
+		m.values = map[string][]string{}
+	}
+	if _, ok := m.values[name]; !ok {
+		m.names = append(m.names, name)
+	}
+	m.values[name] = append(m.values[name], value)
+}
+
+func (m *multimap) write(w *buffer, name string) {
+	w.key(name)
+	w.open('{')
+	for _, n := range m.names {
+		w.list(n, m.values[n])
+	}
+	w.close('}')
+}
+
+func (enc *encoder) headers(w *buffer, headers []authz.Header) {
+	m := multimap{}
+	for _, h := range headers {
+		m.add(h.Name, enc.mask.header(h.Name, h.Value))
+	}
+	m.write(w, "headers")
+}
+
+func (enc *encoder) query(w *buffer, raw string) {
+	m := multimap{}
+	for pair := range strings.SplitSeq(raw, "&") {
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, value = unescape(name), unescape(value)
+		m.add(enc.mask.text(name), enc.mask.parameter(name, value))
+	}
+	m.write(w, "query")
+}
+
+func (enc *encoder) tls(w *buffer, t *authz.TLS) {
+	w.key("tls")
+	w.open('{')
+	w.member("version", t.Version)
+	w.member("cipher", t.Cipher)
+	w.member("server_name", t.ServerName)
+	if c := t.ClientCertificate; c != nil {
+		w.key("client_certificate")
+		w.open('{')
+		w.member("subject", c.Subject)
+		w.member("issuer", c.Issuer)
+		w.member("serial", c.Serial)
+		w.member("sha256", c.SHA256)
+		w.list("dns_names", c.DNSNames)
+		w.list("uris", c.URIs)
+		w.list("emails", c.Emails)
+		w.member("spiffe_id", c.SPIFFEID)
+		w.time("not_before", c.NotBefore)
+		w.time("not_after", c.NotAfter)
+		w.close('}')
+	}
+	w.close('}')
+}
+
+func (enc *encoder) identity(w *buffer, id *authz.Identity) {
+	w.key("identity")
+	w.open('{')
+	w.boolean("authenticated", id.Authenticated)
+	w.member("authenticator", id.Authenticator)
+	w.member("kind", id.Kind)
+	w.member("subject", id.Subject)
+	w.member("issuer", id.Issuer)
+	names(w, "audiences", id.Audiences)
+	names(w, "scopes", id.Scopes)
+	enc.claimsMember(w, "claims", id.Claims)
+	if id.TokenHeader != nil {
+		w.key("token")
+		w.open('{')
+		enc.claimsMember(w, "header", id.TokenHeader)
+		w.close('}')
+	}
+	if !id.ExpiresAt.IsZero() {
+		w.number("expires_at", id.ExpiresAt.Unix(), id.ExpiresAt.Unix())
+	}
+	enc.claimsMember(w, "actor", id.Actor)
+	w.close('}')
+}
+
+func (enc *encoder) claimsMember(w *buffer, name string, claims map[string]any) {
+	if claims != nil {
+		w.key(name)
+		enc.claims(w, claims, 0, false)
+	}
+}
+
+func (enc *encoder) route(w *buffer, r *authz.Route) {
+	w.key("route")
+	w.open('{')
+	w.member("name", r.Name)
+	w.stringMap("params", r.Params, enc.mask.parameter)
+	w.member("upstream", r.Upstream)
+	w.stringMap("labels", r.Labels, clearText)
+	w.close('}')
+}

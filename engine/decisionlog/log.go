@@ -1,0 +1,216 @@
+// Package decisionlog writes what the gateway decided, for auditors: one JSON
+// object per request and line.
+//
+// A request hands its record over and goes on; one worker masks, encodes and
+// writes. The queue between them is bounded and what does not fit is dropped and
+// counted, because an audit log that can stop the gateway is a way to stop it.
+//
+// Masking is done here, in Go, before anything else sees a record: neither the
+// output nor a sink behind it gets a credential in the clear.
+package decisionlog
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+// Event is one record as it left the log: masked and encoded. It is shared and
+// not to be changed.
+type Event struct {
+	Time       time.Time
+	RequestID  string
+	DecisionID string // empty when the request never reached the policy
+	Outcome    authz.Outcome
+	Entrypoint string
+	Revision   string
+	TraceID    string
+	SpanID     string
+	Input      []byte // masked input document, JSON; nil if it was too large
+	Decision   []byte // masked decision, JSON; nil if there is none
+	JSON       []byte // the whole record, without a line end
+}
+
+// Sink takes further copies, such as OPA's decision log plugin. Emit is called by
+// the one worker, in order: a sink that can block has a queue of its own.
+type Sink interface {
+	Emit(ctx context.Context, e *Event)
+}
+
+// Deps are what the log uses of its surroundings. All may be left out.
+type Deps struct {
+	Logger *slog.Logger
+	Meter  metric.Meter
+	Now    func() time.Time
+	// Entrypoint is written for requests whose route names none.
+	Entrypoint string
+	Sinks      []Sink
+}
+
+// Log is the decision log. It is safe for concurrent use; Run is called once.
+type Log struct {
+	deps   Deps
+	queue  chan *authz.Record
+	closed atomic.Bool
+	w      io.Writer
+	out    *bufio.Writer
+	enc    encoder
+	tail   *tail
+
+	written, dropped, failed metric.Int64Counter
+}
+
+// New returns a log that writes to w once it runs.
+func New(cfg Config, w io.Writer, deps Deps) (*Log, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Meter == nil {
+		deps.Meter = noop.Meter{}
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	l := &Log{
+		deps: deps, queue: make(chan *authz.Record, cfg.Queue), w: w, out: bufio.NewWriterSize(w, 64<<10),
+		enc:  encoder{mask: newMasker(cfg.Mask), maxInput: int(cfg.MaxInput), entrypoint: deps.Entrypoint},
+		tail: newTail(cfg.Recent),
+	}
+	return l, l.instrument(deps.Meter)
+}
+
+func (l *Log) instrument(meter metric.Meter) error {
+	var errs [4]error
+	l.written, errs[0] = meter.Int64Counter("sallyport.decision_log.written",
+		metric.WithDescription("Records written to the decision log."))
+	l.dropped, errs[1] = meter.Int64Counter("sallyport.decision_log.dropped",
+		metric.WithDescription("Records lost because the queue was full or the log had ended."))
+	l.failed, errs[2] = meter.Int64Counter("sallyport.decision_log.errors",
+		metric.WithDescription("Writes and sinks that failed."))
+	_, errs[3] = meter.Int64ObservableGauge("sallyport.decision_log.queued",
+		metric.WithDescription("Records that wait to be written."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(int64(len(l.queue)))
+			return nil
+		}))
+	if err := errors.Join(errs[:]...); err != nil {
+		return fmt.Errorf("create metrics of the decision log: %w", err)
+	}
+	return nil
+}
+
+// Record queues r, which must not change any more. It never blocks. A decision
+// with log.drop is not recorded; a policy fault always is.
+func (l *Log) Record(r *authz.Record) {
+	if r.Decision != nil && r.Decision.LogDrop && r.Decision.Fault == nil {
+		return
+	}
+	if l.closed.Load() {
+		l.drop()
+		return
+	}
+	select {
+	case l.queue <- r:
+	default:
+		l.drop()
+	}
+}
+
+func (l *Log) drop() { l.dropped.Add(context.Background(), 1) }
+
+// Run writes records until ctx ends and then what is still queued. Whoever stops
+// the gateway ends ctx after the last request. It returns the error of the last
+// flush.
+func (l *Log) Run(ctx context.Context) error {
+	work := context.WithoutCancel(ctx)
+	for {
+		select {
+		case r := <-l.queue:
+			l.handle(work, r)
+			if len(l.queue) == 0 {
+				l.flush(work)
+			}
+		case <-ctx.Done():
+			l.closed.Store(true)
+			return l.drain(work)
+		}
+	}
+}
+
+func (l *Log) drain(ctx context.Context) error {
+	defer l.tail.close()
+	for {
+		select {
+		case r := <-l.queue:
+			l.handle(ctx, r)
+		default:
+			if err := l.out.Flush(); err != nil {
+				return fmt.Errorf("flush decision log: %w", err)
+			}
+			return nil
+		}
+	}
+}
+
+// handle encodes one record and hands it to all who want it. A panic, which could
+// only come from an encoder's mistake or a sink, costs the record, not the log.
+func (l *Log) handle(ctx context.Context, r *authz.Record) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.failed.Add(ctx, 1)
+			l.deps.Logger.ErrorContext(ctx, "decision log record lost", slog.Any("panic", p))
+		}
+	}()
+	e := l.enc.event(r, l.deps.Now())
+	l.write(ctx, e.JSON)
+	l.tail.add(e)
+	for _, s := range l.deps.Sinks {
+		s.Emit(ctx, e)
+	}
+}
+
+func (l *Log) write(ctx context.Context, line []byte) {
+	_, err := l.out.Write(line)
+	if err == nil {
+		err = l.out.WriteByte('\n')
+	}
+	if err != nil {
+		l.writeFailed(ctx, err)
+		return
+	}
+	l.written.Add(ctx, 1)
+}
+
+func (l *Log) flush(ctx context.Context) {
+	if err := l.out.Flush(); err != nil {
+		l.writeFailed(ctx, err)
+	}
+}
+
+// writeFailed counts a failed write. A bufio.Writer keeps its error for ever, so
+// it is reset: a pipe that is gone stays gone, a disk that was full may not.
+func (l *Log) writeFailed(ctx context.Context, err error) {
+	l.failed.Add(ctx, 1)
+	l.deps.Logger.ErrorContext(ctx, "write decision log", slog.Any("error", err))
+	l.out.Reset(l.w)
+}
+
+// Recent returns up to n of the newest events, newest first.
+func (l *Log) Recent(n int) []*Event { return l.tail.recent(n) }
+
+// Follow returns a channel of the events from now on. It is closed when ctx or
+// the log ends. A follower that does not keep up misses events.
+func (l *Log) Follow(ctx context.Context) <-chan *Event { return l.tail.follow(ctx) }

@@ -1,0 +1,226 @@
+package decisionlog
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"net/url"
+	"strings"
+)
+
+// masker replaces secrets. Equal secrets get equal replacements for as long as the
+// process runs, so that an auditor can tell whether two requests used the same
+// credential; the key is random and never leaves the process, so that nobody can
+// try out guesses. It belongs to one goroutine.
+type masker struct {
+	mac                    hash.Hash // keyed
+	words                  []string
+	headers, query, claims map[string]struct{} // folded names
+}
+
+func newMasker(cfg MaskConfig) *masker {
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // never fails (crypto/rand)
+	return &masker{
+		mac:     hmac.New(sha256.New, key),
+		words:   secretWords(),
+		headers: foldedSet(cfg.Headers, secretHeaders()),
+		query:   foldedSet(cfg.Query, secretParameters()),
+		claims:  foldedSet(cfg.Claims, secretClaims()),
+	}
+}
+
+// secretHeaders are header names that always hold a credential and whose names do
+// not say so by a word in secretWords.
+func secretHeaders() []string {
+	return []string{
+		"dpop", "x-goog-iap-jwt-assertion", "x-amzn-oidc-data", "ocp-apim-subscription-key",
+		"x-csrf", "x-xsrf", "x-hub-signature", "x-hub-signature-256",
+	}
+}
+
+// secretParameters are names of query parameters, likewise.
+func secretParameters() []string {
+	return []string{
+		"code", "state", "nonce", "key", "sig", "signature", "x-amz-signature", "x-goog-signature", "samlresponse",
+		"samlrequest", "pwd", "pass", "passphrase", "otp", "pin", "auth", "sid", "ticket",
+	}
+}
+
+// secretClaims are names of claims that are secrets. Words in names say less there:
+// token_use and session_state are none.
+func secretClaims() []string {
+	return []string{"access-token", "refresh-token", "id-token", "client-secret", "password", "secret"}
+}
+
+// secretWords mark a name as one of a secret wherever they stand in it:
+// x-auth-token, client_secret, set-cookie.
+func secretWords() []string {
+	return []string{
+		"authorization", "cookie", "token", "secret", "password", "passwd", "api-key", "apikey", "access-key",
+		"private-key", "credential", "session", "jwt", "assertion",
+	}
+}
+
+// fold makes names comparable as servers do that fold case and underscores.
+func fold(name string) string {
+	return strings.ReplaceAll(strings.ToLower(name), "_", "-")
+}
+
+func foldedSet(lists ...[]string) map[string]struct{} {
+	set := map[string]struct{}{}
+	for _, list := range lists {
+		for _, name := range list {
+			set[fold(name)] = struct{}{}
+		}
+	}
+	return set
+}
+
+func (m *masker) secretName(set map[string]struct{}, name string) bool {
+	folded := fold(name)
+	if _, ok := set[folded]; ok {
+		return true
+	}
+	for _, word := range m.words {
+		if strings.Contains(folded, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// header returns the value of a header as it may be written.
+func (m *masker) header(name, value string) string {
+	switch {
+	case m.secretName(m.headers, name):
+		return m.hash(value)
+	case name == "referer" || name == "location" || name == "content-location" || name == "link":
+		return m.url(value)
+	}
+	return m.text(value)
+}
+
+// parameter returns the value of a query parameter as it may be written.
+func (m *masker) parameter(name, value string) string {
+	if m.secretName(m.query, name) {
+		return m.hash(value)
+	}
+	return m.text(value)
+}
+
+// text returns a value whose name says nothing: a token is still masked.
+func (m *masker) text(value string) string {
+	if holdsToken(value) {
+		return m.hash(value)
+	}
+	return value
+}
+
+// holdsToken reports whether s has a JWT in it, or starts with the name of an
+// authentication scheme.
+func holdsToken(s string) bool {
+	for rest := s; ; {
+		i := strings.Index(rest, "eyJ") // base64url of `{"`
+		if i < 0 {
+			break
+		}
+		if rest = rest[i:]; len(rest) > 20 && strings.Count(rest, ".") >= 2 {
+			return true
+		}
+		rest = rest[3:]
+	}
+	scheme, credential, ok := strings.Cut(s, " ")
+	return ok && credential != "" && (strings.EqualFold(scheme, "bearer") || strings.EqualFold(scheme, "basic") || strings.EqualFold(scheme, "dpop"))
+}
+
+// url masks the query and the fragment of a URL, and a password in it.
+func (m *masker) url(raw string) string {
+	rest, fragment, hasFragment := strings.Cut(raw, "#")
+	base, query, hasQuery := strings.Cut(rest, "?")
+	out := m.text(m.userinfo(base))
+	if hasQuery {
+		out += "?" + m.rawQuery(query)
+	}
+	if hasFragment {
+		out += "#" + m.rawQuery(fragment)
+	}
+	return out
+}
+
+func (m *masker) userinfo(base string) string {
+	start := strings.Index(base, "//")
+	if start < 0 {
+		return base
+	}
+	authority, path, _ := strings.Cut(base[start+2:], "/")
+	i := strings.LastIndexByte(authority, '@')
+	if i < 0 {
+		return base
+	}
+	return base[:start+2] + m.hash(authority[:i]) + authority[i:] + "/" + path
+}
+
+// rawQuery masks the values of a query and leaves the rest as it was sent.
+func (m *masker) rawQuery(raw string) string {
+	var out strings.Builder
+	for i, pair := range strings.Split(raw, "&") {
+		if i > 0 {
+			out.WriteByte('&')
+		}
+		name, value, found := strings.Cut(pair, "=")
+		out.WriteString(m.text(name))
+		if found {
+			out.WriteByte('=')
+			// The decoded value is hashed, as in query, so that the two can be joined.
+			if masked := m.parameter(unescape(name), unescape(value)); masked != unescape(value) {
+				value = masked
+			}
+			out.WriteString(value)
+		}
+	}
+	return out.String()
+}
+
+// path masks the segments of a path that are tokens or that a route captured under
+// the name of a secret, as "token" in /reset/{token}.
+func (m *masker) path(path string, params map[string]string) string {
+	segments := strings.Split(path, "/")
+	for i, raw := range segments {
+		if s, err := url.PathUnescape(raw); err == nil {
+			if masked := m.segment(s, params); masked != s {
+				segments[i] = masked
+			}
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+func (m *masker) segment(segment string, params map[string]string) string {
+	for name, value := range params {
+		if value == segment && m.secretName(m.query, name) {
+			return m.hash(segment)
+		}
+	}
+	return m.text(segment)
+}
+
+// hash replaces a secret. The empty string is none.
+func (m *masker) hash(secret string) string {
+	if secret == "" {
+		return ""
+	}
+	m.mac.Reset()
+	m.mac.Write([]byte(secret))
+	var sum [sha256.Size]byte
+	return "hmac:" + hex.EncodeToString(m.mac.Sum(sum[:0])[:12])
+}
+
+func unescape(s string) string {
+	if out, err := url.QueryUnescape(s); err == nil {
+		return out
+	}
+	return s
+}

@@ -1,0 +1,244 @@
+package judge
+
+import (
+	"context"
+	"net/netip"
+	"net/url"
+	"path"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/route"
+)
+
+type fixedDecider struct{ d *authz.Decision }
+
+func (f fixedDecider) Decide(context.Context, *authz.Input) (*authz.Decision, error) { return f.d, nil }
+
+type fixedChain struct{ id *authz.Identity }
+
+func (f fixedChain) Authenticate(context.Context, *authn.Request) (*authz.Identity, error) {
+	return f.id, nil
+}
+
+func (fixedChain) Challenges(error) []string { return nil }
+
+func newJudge(t testing.TB, d *authz.Decision, routes ...route.Config) *Judge {
+	t.Helper()
+	if routes == nil {
+		routes = []route.Config{{Name: "orders", Match: route.Match{Path: "/v1/orders/**"}, Authenticate: []string{"a"}, Upstream: "u"}}
+	}
+	table, err := route.New(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chains := make([]Chain, len(routes))
+	for i := range chains {
+		chains[i] = fixedChain{&authz.Identity{Subject: "alice"}}
+	}
+	return New(Config{Routes: table, Chains: chains, Decider: fixedDecider{d}, Upstream: func(n string) bool { return n == "u" }})
+}
+
+func arrival(method, target string, headers ...authz.Header) *Arrival {
+	return &Arrival{
+		Listener: &Listener{Gateway: &authz.Gateway{Listener: "public"}}, Method: method, Target: target, Protocol: "HTTP/1.1",
+		Headers: append([]authz.Header{{Name: "host", Value: "api.example.com"}}, headers...),
+		Peer:    netip.MustParseAddrPort("192.0.2.1:4711"), PeerText: "192.0.2.1", Time: time.Unix(1767323045, 0),
+	}
+}
+
+// TestAllocationsOfAnAllowedRequest pins what judging costs besides
+// authentication and decision. The parts: verdict and input, shape, path
+// segments, visible headers, forward with its headers, request id, the
+// Forwarded value, the authenticator's view, the policy's one header.
+func TestAllocationsOfAnAllowedRequest(t *testing.T) {
+	d := &authz.Decision{ID: "d", Allow: true}
+	d.Upstream.SetHeaders = map[string]string{"x-user": "alice"}
+	j := newJudge(t, d)
+	a := arrival("GET", "/v1/orders/42?a=1", authz.Header{Name: "accept", Value: "*/*"}, authz.Header{Name: "user-agent", Value: "t"},
+		authz.Header{Name: "authorization", Value: "Bearer x"})
+	ctx := context.Background()
+	if v := j.Judge(ctx, a); v.Forward == nil {
+		t.Fatalf("refused: %v", v.Err)
+	}
+	if got := testing.AllocsPerRun(200, func() { j.Judge(ctx, a) }); got > 11 {
+		t.Errorf("%v allocations, want at most 11", got)
+	}
+}
+
+func BenchmarkJudge(b *testing.B) {
+	d := &authz.Decision{ID: "d", Allow: true}
+	d.Upstream.SetHeaders = map[string]string{"x-user": "alice"}
+	j := newJudge(b, d)
+	a := arrival("GET", "/v1/orders/42?a=1", authz.Header{Name: "accept", Value: "*/*"}, authz.Header{Name: "user-agent", Value: "t"},
+		authz.Header{Name: "authorization", Value: "Bearer x"})
+	b.ReportAllocs()
+	for b.Loop() {
+		j.Judge(context.Background(), a)
+	}
+}
+
+func TestInputSaysWhatIsForwarded(t *testing.T) {
+	j := newJudge(t, &authz.Decision{Allow: true})
+	v := j.Judge(context.Background(), arrival("GET", "/v1/orders/a%20b?q=1&q=2", authz.Header{Name: "x-a", Value: "1"}))
+	r := v.Input.Request
+	if r.Path != "/v1/orders/a%20b" || strings.Join(r.Segments, "|") != "v1|orders|a b" || r.RawQuery != "q=1&q=2" ||
+		r.Host != "api.example.com" || r.Port != 80 || r.Scheme != "http" || r.Method != "GET" || len(r.ID) != 32 || r.Protocol != "HTTP/1.1" {
+		t.Errorf("request %+v", r)
+	}
+	if v.Forward.Target != "/v1/orders/a%20b?q=1&q=2" || v.Forward.Host != "api.example.com" || v.Forward.Upstream != "u" {
+		t.Errorf("forward %+v", v.Forward)
+	}
+	if v.Input.Source.IP != "192.0.2.1" || v.Input.Source.Port != 4711 || v.Input.Identity.Subject != "alice" || v.Input.TLS != nil {
+		t.Errorf("input %+v", v.Input)
+	}
+}
+
+func TestPathParametersByOption(t *testing.T) {
+	tests := []struct {
+		path string
+		ok   bool
+	}{
+		{"/a;x=1/b", true},
+		{"/;x", false},
+		{"/a/..;x/b", false},
+		{"/a/.;x", false},
+		{"/a;x=%2f", false},
+	}
+	for _, tc := range tests {
+		if _, err := checkPath(tc.path, true); (err == nil) != tc.ok {
+			t.Errorf("%s with parameters: %v", tc.path, err)
+		}
+		if _, err := checkPath(tc.path, false); err == nil {
+			t.Errorf("%s without parameters is accepted", tc.path)
+		}
+	}
+}
+
+// FuzzPath: a path that is accepted has one reading. Every way in which servers
+// normalize must give the segments that were judged.
+func FuzzPath(f *testing.F) {
+	for _, s := range []string{
+		"/", "/a/b", "/a%20b/", "/%C3%A9", "/..", "/a/../b", "//", "/%2e", "/%252e", "/a%2fb", "/a;b", "/%7e", "/100%25", "/%25zz", "/\\", "/%00",
+		"/%25%32%65", "/...", "/.a", "/a.", "/{x}", "/a:b", "/%E2%82%AC", "/%c0%ae", "/%uff0e",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, p string) {
+		segments, err := checkPath(p, false)
+		if err != nil {
+			return
+		}
+		decoded, err := url.PathUnescape(p)
+		if err != nil {
+			t.Fatalf("%q: accepted, but net/url cannot decode it: %v", p, err)
+		}
+		if got := "/" + strings.Join(segments, "/"); got != decoded {
+			t.Fatalf("%q: judged as %q, decoded as %q", p, got, decoded)
+		}
+		for name, reading := range map[string]string{
+			"decoded": decoded, "raw": p, "backslashes": strings.ReplaceAll(decoded, `\`, "/"),
+			"parameters cut": cutParameters(p), "twice decoded": twice(decoded),
+		} {
+			if cleaned := clean(reading); cleaned != reading {
+				t.Fatalf("%q, %s: %q is cleaned to %q", p, name, reading, cleaned)
+			}
+			if strings.Count(reading, "/") != strings.Count(p, "/") {
+				t.Fatalf("%q, %s: %q has other segments", p, name, reading)
+			}
+		}
+		if twice(decoded) != decoded {
+			t.Fatalf("%q: decoding twice changes it", p)
+		}
+		if u, err := url.ParseRequestURI(p); err != nil || u.Host != "" || u.Path != decoded {
+			t.Fatalf("%q: net/url reads %+v, %v", p, u, err)
+		}
+	})
+}
+
+// clean is path.Clean that keeps a trailing slash.
+func clean(p string) string {
+	c := path.Clean(p)
+	if strings.HasSuffix(p, "/") && c != "/" {
+		c += "/"
+	}
+	return c
+}
+
+func cutParameters(p string) string {
+	parts := strings.Split(p, "/")
+	for i := range parts {
+		parts[i], _, _ = strings.Cut(parts[i], ";")
+	}
+	return strings.Join(parts, "/")
+}
+
+func twice(decoded string) string {
+	if again, err := url.PathUnescape(decoded); err == nil {
+		return again
+	}
+	return decoded
+}
+
+func TestPathSeeds(t *testing.T) {
+	for p, want := range map[string]bool{
+		"/": true, "/a/b/": true, "/a%20b": true, "/%7Ea": true, "/100%25": true, "/%25zz": true, "/...": true,
+		"": false, "a": false, "/.": false, "/..": false, "//": false, "/a//": false, "/%2e": false, "/%2F": false, "/%5C": false,
+		"/%00": false, "/%1f": false, "/%252e": false, "/%25%32%65": false, "/%c0%ae": false, "/%61": false, "/%": false, "/a b": false,
+	} {
+		if _, err := checkPath(p, false); (err == nil) != want {
+			t.Errorf("%q: %v, want accepted %v", p, err, want)
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	tests := []struct {
+		in, host string
+		port     int
+		ok       bool
+	}{
+		{"Example.COM", "example.com", 0, true},
+		{"a:8080", "a", 8080, true},
+		{"[2001:DB8::1]:443", "[2001:db8::1]", 443, true},
+		{"[::1]", "[::1]", 0, true},
+		{"127.0.0.1", "127.0.0.1", 0, true},
+		{"a_b.svc", "a_b.svc", 0, true},
+		{"", "", 0, false},
+		{"a@b", "", 0, false},
+		{"a:b@c", "", 0, false},
+		{"a:", "", 0, false},
+		{"a:65536", "", 0, false},
+		{"a:+80", "", 0, false},
+		{"a:80:80", "", 0, false},
+		{"[::1", "", 0, false},
+		{"[::1]x", "", 0, false},
+		{"[fe80::1%25eth0]", "", 0, false},
+		{"[127.0.0.1]", "", 0, false},
+		{"::1", "", 0, false},
+		{"a..b", "", 0, false},
+		{".a", "", 0, false},
+		{"a.", "", 0, false},
+		{"a%2eb", "", 0, false},
+		{"a/b", "", 0, false},
+		{"a b", "", 0, false},
+		{"ä.example", "", 0, false},
+	}
+	for _, tc := range tests {
+		host, port, err := splitHost(tc.in)
+		if (err == nil) != tc.ok || host != tc.host || port != tc.port {
+			t.Errorf("%q: %q %d %v", tc.in, host, port, err)
+		}
+	}
+}
+
+func TestInventedIDsAreNotTaken(t *testing.T) {
+	for id, want := range map[string]bool{"abc-123": true, "": false, "a b": false, "a\"b": false, "<x>": false, strings.Repeat("a", 129): false} {
+		if validID(id) != want {
+			t.Errorf("%q: accepted %v", id, !want)
+		}
+	}
+}
