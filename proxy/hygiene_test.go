@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -369,7 +370,7 @@ func TestConnectionCloseInAnyCase(t *testing.T) {
 		if !resp.Close {
 			t.Errorf("Connection: %s: the response does not say close", v)
 		}
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("Connection: %s: %v, want the end", v, err)
 		}
 	}
