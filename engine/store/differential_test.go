@@ -108,3 +108,31 @@ func document(t *testing.T, s storage.Store, txn storage.Transaction) string {
 	}
 	return string(text)
 }
+
+// BenchmarkTruncate is an activation's work in the store for about 10 MB of data.
+func BenchmarkTruncate(b *testing.B) {
+	users := map[string]any{}
+	for i := range 40_000 {
+		users[fmt.Sprint("user", i)] = map[string]any{"roles": []any{"reader", "writer"}, "tenant": fmt.Sprint("tenant", i%100), "note": fmt.Sprintf("%0150d", i)}
+	}
+	text, err := json.Marshal(map[string]any{"users": users})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		s := store.New()
+		txn, err := s.NewTransaction(b.Context(), storage.WriteParams)
+		if err != nil {
+			b.Fatal(err)
+		}
+		it := &files{list: []storage.Update{{Path: storage.Path{"app"}, Value: text}}}
+		if err := s.Truncate(b.Context(), txn, storage.TransactionParams{BasePaths: []string{"app"}}, it); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Commit(b.Context(), txn); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
