@@ -38,6 +38,7 @@ $(KUBE_SCHEMAS)/.done: $(wildcard $(CHART_TOOLS)/schemas/*.go) .ci/charts.mk
 
 # Part of `make generate`: the chart's values.schema.json from the binary's own schema.
 chart-schema: ## Write values.schema.json.
+	mkdir -p $(CHART_BIN)
 	$(GO) run ./cmd/sallyport schema config > $(CHART_BIN)/config.schema.json
 	cd $(CHART_TOOLS) && $(GO) run ./valuesschema -values $(CURDIR)/$(CHART)/schema/values.json \
 		-out $(CURDIR)/$(CHART)/values.schema.json < $(CHART_BIN)/config.schema.json
