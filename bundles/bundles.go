@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -45,6 +46,9 @@ func (c *Config) Validate() error {
 	for _, p := range c.Paths {
 		if p == "" {
 			errs = append(errs, setting.Problemf("paths", "an empty path"))
+		}
+		if strings.Contains(p, ":") {
+			errs = append(errs, setting.Problemf("paths", "%q: OPA reads what is before a colon as a place in data; use folders for that", p))
 		}
 	}
 	if len(c.OPA) > 0 {

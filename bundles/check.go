@@ -61,11 +61,7 @@ func (t *tree) compile(ctx context.Context, caps *ast.Capabilities) (*ast.Compil
 }
 
 func (t *tree) compileOver(caps *ast.Capabilities, nonEmpty func([]string) (bool, error)) (*ast.Compiler, error) {
-	schemas, err := schemaSet()
-	if err != nil {
-		return nil, err
-	}
-	return compilation{caps: caps, strict: true, conflicts: nonEmpty, schemas: schemas}.compile(t.modules)
+	return compilation{caps: caps, strict: true, conflicts: nonEmpty, schemas: true}.compile(t.modules)
 }
 
 func (t *tree) checkEntrypoint(compiler *ast.Compiler, entrypoint string) []*Problem {

@@ -14,7 +14,7 @@ type compilation struct {
 	caps      *ast.Capabilities
 	strict    bool                         // unused variables and imports are errors
 	conflicts func([]string) (bool, error) // whether data has a path that a rule has too; nil: not checked
-	schemas   *ast.SchemaSet               // nil: input may be anything
+	schemas   bool                         // check what the policies read of input
 }
 
 // compile compiles all modules together and reports every error.
@@ -29,8 +29,12 @@ func (c compilation) compile(modules map[string]*ast.Module) (*ast.Compiler, err
 	if c.conflicts != nil {
 		compiler = compiler.WithPathConflictsCheck(c.conflicts)
 	}
-	if c.schemas != nil {
-		compiler = compiler.WithSchemas(c.schemas).WithUseTypeCheckAnnotations(true)
+	if c.schemas {
+		set, err := schemaSet(modules)
+		if err != nil {
+			return nil, err
+		}
+		compiler = compiler.WithSchemas(set).WithUseTypeCheckAnnotations(true)
 	}
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, compiler.Errors
@@ -40,8 +44,9 @@ func (c compilation) compile(modules map[string]*ast.Module) (*ast.Compiler, err
 
 // schemaSet makes the input schema the type of `input` in every module, so that
 // input.user.eamil is an error whether or not the module is annotated, and gives
-// the schemas the names schema.input and schema.decision for annotations.
-func schemaSet() (*ast.SchemaSet, error) {
+// the schemas the names schema.input and schema.decision for annotations. Schemas
+// of other names are the policy authors' own: what they describe may be anything.
+func schemaSet(modules map[string]*ast.Module) (*ast.SchemaSet, error) {
 	var input, decision any
 	if err := json.Unmarshal(policies.InputSchema(), &input); err != nil {
 		return nil, fmt.Errorf("read input schema: %w", err)
@@ -50,8 +55,25 @@ func schemaSet() (*ast.SchemaSet, error) {
 		return nil, fmt.Errorf("read decision schema: %w", err)
 	}
 	set := ast.NewSchemaSet()
+	for _, m := range modules {
+		for _, ref := range schemaRefs(m) {
+			set.Put(ref, map[string]any{})
+		}
+	}
 	set.Put(ast.SchemaRootRef, input)
 	set.Put(ast.MustParseRef("schema.input"), input)
 	set.Put(ast.MustParseRef("schema.decision"), decision)
 	return set, nil
+}
+
+func schemaRefs(m *ast.Module) []ast.Ref {
+	var out []ast.Ref
+	for _, a := range m.Annotations {
+		for _, s := range a.Schemas {
+			if s.Schema != nil {
+				out = append(out, s.Schema)
+			}
+		}
+	}
+	return out
 }

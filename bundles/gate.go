@@ -33,7 +33,6 @@ type gate struct {
 	journal     *journal
 	allowSystem bool
 	configured  func() []string // names of the bundles that make up a policy
-	schemas     *ast.SchemaSet
 
 	// writing is the open write transaction. The store admits one at a time.
 	writing atomic.Pointer[writing]
@@ -118,9 +117,11 @@ func (g *gate) Commit(ctx context.Context, txn storage.Transaction) error {
 	if err := g.Store.Commit(ctx, txn); err != nil {
 		return err
 	}
-	if rev != nil {
+	switch {
+	case rev != nil:
 		g.journal.activated(ctx, rev.ID, rev.Bundles)
-		g.deps.Logger.InfoContext(ctx, "policies activated", slog.String("revision", rev.ID))
+	case !w.byBundle() && g.journal.Status().Ready:
+		g.journal.failed("", errNoBundle)
 	}
 	return nil
 }
@@ -201,7 +202,7 @@ func (g *gate) compile(ctx context.Context, txn storage.Transaction) (*policySet
 	}
 	caps := g.deps.Engine.Capabilities()
 	compiler, err := compilation{
-		caps: caps, schemas: g.schemas, conflicts: storage.NonEmpty(ctx, g.Store, txn),
+		caps: caps, schemas: true, conflicts: storage.NonEmpty(ctx, g.Store, txn),
 	}.compile(modules)
 	if err != nil {
 		return nil, err
@@ -264,6 +265,9 @@ func (g *gate) regoVersion(ctx context.Context, txn storage.Transaction, id stri
 	}
 	return ast.RegoV1
 }
+
+// errNoBundle is what is left when discovery names no bundle any more.
+var errNoBundle = errors.New("no bundle is configured any more; the last policy stays in force")
 
 var errSystem = errors.New("a bundle must not own data.system (allow_system_bundles permits it)")
 

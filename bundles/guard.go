@@ -19,6 +19,11 @@ import (
 // that is broken does for ever.
 const minGap = 250 * time.Millisecond
 
+// maxDownload is the longest that one answer may take to arrive. OPA would wait
+// for ever for a service that sends a byte now and then, and get no policy of
+// another replica of it meanwhile.
+const maxDownload = 5 * time.Minute
+
 // guard stands between OPA's downloaders and the network. OPA limits each file of
 // a bundle, not the whole; reads no checksum; activates the same bundle again and
 // again if its tag changes. The guard refuses the first two and hides the third.
@@ -28,6 +33,7 @@ type guard struct {
 	delivered  map[string]delivery
 	asked      map[string]time.Time
 	transports []http.RoundTripper
+	patience   time.Duration // maxDownload but in tests
 }
 
 // delivery is the content that OPA got under a tag.
@@ -37,7 +43,7 @@ type delivery struct {
 }
 
 func newGuard(bundles map[string]any) *guard {
-	g := &guard{limits: map[string]int64{}, delivered: map[string]delivery{}, asked: map[string]time.Time{}}
+	g := &guard{limits: map[string]int64{}, delivered: map[string]delivery{}, asked: map[string]time.Time{}, patience: maxDownload}
 	g.learn(bundles)
 	return g
 }
@@ -148,7 +154,9 @@ func (t *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return resp, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end or given up
+	defer resp.Body.Close()                                                    //nolint:errcheck // read to its end or given up
+	late := time.AfterFunc(t.guard.patience, func() { _ = resp.Body.Close() }) // ends the read with an error
+	defer late.Stop()
 	body, err := readArchiveBody(resp.Body, t.guard.limit(req.URL.Path))
 	if err != nil {
 		return nil, err

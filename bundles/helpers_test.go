@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newEngine(t *testing.T) *engine.Engine {
+func newEngine(t testing.TB) *engine.Engine {
 	t.Helper()
 	e, err := engine.New(engine.Default(), engine.Deps{})
 	if err != nil {
@@ -49,7 +49,7 @@ func run(t *testing.T, s bundles.Source) {
 }
 
 // write writes files below dir: name, content, name, content...
-func write(t *testing.T, dir string, files ...string) {
+func write(t testing.TB, dir string, files ...string) {
 	t.Helper()
 	for i := 0; i < len(files); i += 2 {
 		path := filepath.Join(dir, files[i])

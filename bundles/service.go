@@ -54,7 +54,8 @@ func (*serviceSource) Reload(context.Context) error { return nil }
 // Run starts OPA's plugins, which activate persisted bundles first and download
 // then, and stops them when ctx ends.
 func (s *serviceSource) Run(ctx context.Context) error {
-	s.warnUnsigned(ctx)
+	s.warn(ctx)
+	s.quarantine(ctx)
 	g := newGuard(object(s.cfg.OPA["bundles"]))
 	defer g.close()
 	m, err := s.manager(g)
@@ -71,7 +72,9 @@ func (s *serviceSource) Run(ctx context.Context) error {
 		s.deps.OnManager(m)
 	}
 	s.attach(m)
-	if err := m.Start(ctx); err != nil {
+	// Plugins that were not started cannot be stopped: one that waits for them
+	// would wait for ever. So a start is always completed.
+	if err := m.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start OPA's plugins: %w", err)
 	}
 	s.follow(ctx, m)
@@ -79,13 +82,9 @@ func (s *serviceSource) Run(ctx context.Context) error {
 }
 
 func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
-	schemas, err := schemaSet()
-	if err != nil {
-		return nil, err
-	}
 	gate := &gate{
 		Store: store.New(), deps: s.deps, journal: s.journal,
-		allowSystem: s.cfg.AllowSystemBundles, schemas: schemas,
+		allowSystem: s.cfg.AllowSystemBundles,
 	}
 	logger := opaLogger(s.deps.Logger)
 	hook := hooks.New(&discovered{keyed: len(object(s.cfg.OPA["keys"])) > 0, guard: g})
@@ -188,9 +187,14 @@ func statusError(st *bundle.Status) error {
 	return fmt.Errorf("bundle %s: %s", st.Name, strings.Join(lines, "\n\t"))
 }
 
-func (s *serviceSource) warnUnsigned(ctx context.Context) {
+func (s *serviceSource) warn(ctx context.Context) {
 	if len(object(s.cfg.OPA["keys"])) == 0 {
 		s.deps.Logger.WarnContext(ctx, "bundles are not verified: policy.opa has no keys")
+	}
+	for _, key := range []string{"caching", "nd_builtin_cache"} {
+		if s.cfg.OPA[key] != nil {
+			s.deps.Logger.WarnContext(ctx, "policy.opa."+key+" has no effect: the engine sizes its caches itself")
+		}
 	}
 }
 

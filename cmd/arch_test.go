@@ -200,7 +200,7 @@ func TestPackageComments(t *testing.T) {
 // that runs before main.
 func TestNoEmptyNames(t *testing.T) {
 	for _, s := range sources(t) {
-		for _, part := range strings.Split(s.dir, "/") {
+		for part := range strings.SplitSeq(s.dir, "/") {
 			if slices.Contains([]string{"util", "utils", "common", "helpers", "misc", "types"}, part) {
 				t.Errorf("%s: folder %q says nothing", s.file, part)
 			}

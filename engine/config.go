@@ -76,7 +76,7 @@ var errEntrypoint = errors.New(`must be a rule's path below data, such as "gatew
 // as Rego.
 func entrypointRef(path string) (ast.Ref, error) {
 	ref := ast.Ref{ast.DefaultRootDocument}
-	for _, segment := range strings.Split(path, "/") {
+	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "" {
 			return nil, errEntrypoint
 		}

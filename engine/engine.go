@@ -25,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
+	"github.com/sallyport/sallyport/engine/analysis"
 	"github.com/sallyport/sallyport/engine/authz"
 )
 
@@ -132,4 +133,24 @@ func (e *Engine) Withdraw(reason string) {
 	if e.current.Swap(nil) != nil {
 		e.deps.Logger.Warn("policy withdrawn", slog.String("reason", reason))
 	}
+}
+
+// Reads returns what an entrypoint of the active policy can read.
+func (e *Engine) Reads(entrypoint string) (*analysis.Report, bool) {
+	snap := e.current.Load()
+	if snap == nil {
+		return nil, false
+	}
+	ep, ok := snap.entrypoints[entrypoint]
+	if !ok {
+		return nil, false
+	}
+	return ep.reads, true
+}
+
+// ConfigureCaches takes over the settings of an OPA configuration's "caching"
+// section, for whatever built-in functions keep between decisions.
+func (e *Engine) ConfigureCaches(cfg *cache.Config) {
+	e.values.UpdateConfig(cfg)
+	e.responses.UpdateConfig(cfg)
 }

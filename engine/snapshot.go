@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 )
 
-// ErrUndefinedEntrypoint: a revision has no rule that an entrypoint names, so it
-// could never decide. It wraps nothing and is joined per entrypoint.
+// ErrUndefinedEntrypoint says that a revision has no rule that an entrypoint
+// names, so it could never decide.
 var ErrUndefinedEntrypoint = errors.New("no rule of the policy defines the entrypoint")
 
 // Revision is a compiled policy with its data, as bundle activation leaves it.

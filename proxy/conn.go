@@ -37,6 +37,9 @@ type conn struct {
 	reader *wire.Reader
 	writer *pooledWriter // nil while idle
 	body   wire.Body
+	head   wire.Head
+
+	current request // the one being served; reused, so that requests cost no allocation of their own
 
 	peer     netip.AddrPort
 	peerText string
@@ -140,9 +143,9 @@ func (c *conn) next(ctx context.Context) bool {
 	}
 	raw, err := c.reader.ReadHead(int(limits.MaxHeaderBytes))
 	now := time.Now()
-	var head wire.Head
+	c.head = wire.Head{}
 	if err == nil {
-		head, err = wire.ParseHead(raw)
+		c.head, err = wire.ParseHead(raw)
 	}
 	if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
 		return false // the connection is gone, and nobody is there to answer to
@@ -151,8 +154,9 @@ func (c *conn) next(ctx context.Context) bool {
 	defer func() {
 		releaseWriter(c.writer)
 		c.writer = nil
+		c.head = wire.Head{}
 	}()
-	keep := c.request(ctx, &head, now, err)
+	keep := c.request(ctx, &c.head, now, err)
 	return keep && c.state.CompareAndSwap(stateBusy, stateIdle)
 }
 

@@ -24,6 +24,8 @@ type request struct {
 	ln      *listener
 	head    *wire.Head
 	start   time.Time
+	arrival judge.Arrival
+	out     upstream.Request
 	body    *policyBody
 	verdict *judge.Verdict
 	span    trace.Span
@@ -45,11 +47,14 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 	if ln == nil {
 		return false // the listener is no more in the configuration
 	}
-	r := &request{c: c, ctx: ctx, snap: snap, ln: ln, head: head, start: now, keep: err == nil && !head.Close}
+	r := &c.current
+	*r = request{c: c, ctx: ctx, snap: snap, ln: ln, head: head, start: now, keep: err == nil && !head.Close}
+	defer func() { *r = request{} }() // an idle connection keeps nothing of its last request
 	c.wrote = false
 	c.body.Reset(c.reader, 0, 0, nil)
 	defer r.recoverPanic()
-	arrival := r.arrival()
+	r.arrive()
+	arrival := &r.arrival
 	if err == nil {
 		err = r.openBody(arrival)
 	}
@@ -68,9 +73,9 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 	return r.keep
 }
 
-func (r *request) arrival() *judge.Arrival {
+func (r *request) arrive() {
 	c := r.c
-	return &judge.Arrival{
+	r.arrival = judge.Arrival{
 		Listener: &r.ln.judge, Method: r.head.Method, Target: r.head.Target, Protocol: r.head.Protocol,
 		Headers: r.head.Headers, Peer: c.peer, PeerText: c.peerText, TLS: c.tls, TLSInfo: c.tlsInfo,
 		ContentLength: r.head.Length, Time: r.start,
@@ -226,7 +231,7 @@ func (r *request) recoverPanic() {
 	}
 	r.keep = false
 	if !r.c.wrote && r.c.writer != nil {
-		a := r.snap.judge.Refuse(r.arrival(), errors.New("panic")).Answer
+		a := r.snap.judge.Refuse(&r.arrival, errors.New("panic")).Answer
 		_ = r.writeAnswer(a)
 	}
 	r.endSpan()
@@ -286,15 +291,15 @@ func (r *request) outgoing(f *judge.Forward) *upstream.Request {
 	if f.Timeout > 0 {
 		timeout = f.Timeout
 	}
-	out := &upstream.Request{
+	r.out = upstream.Request{
 		Method: r.head.Method, Target: f.Target, Host: f.Host, Headers: f.Headers, Deadline: r.start.Add(timeout),
 	}
 	if f.WebSocket {
-		out.Upgrade = "websocket"
+		r.out.Upgrade = "websocket"
 	}
 	if r.head.Length != 0 {
-		out.Length = r.head.Length
-		out.Body = &forwarding{buffered: r.body.data, rest: &r.c.body}
+		r.out.Length = r.head.Length
+		r.out.Body = &forwarding{buffered: r.body.data, rest: &r.c.body}
 	}
-	return out
+	return &r.out
 }

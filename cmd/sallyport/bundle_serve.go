@@ -49,7 +49,7 @@ folder that does not compile any more keeps its last good bundle.`,
 
 func serveBundles(ctx context.Context, cfg server.Config, address, cert, key string) error {
 	logger := telemetry.NewLogger(telemetry.Default().Log, os.Stderr)
-	caps, err := capabilities()
+	caps, err := capabilities() //nolint:contextcheck // makes no request and starts nothing
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,16 @@ func (r *Report) ReadsBody() bool {
 // Of analyses the rules that a query for entrypoint can reach. The compiler must
 // have compiled without errors.
 func Of(c *ast.Compiler, entrypoint ast.Ref) *Report {
+	return walk(c, entrypoint).report()
+}
+
+// Reachable returns the rules that a query for entrypoint can reach, in no
+// particular order.
+func Reachable(c *ast.Compiler, entrypoint ast.Ref) []*ast.Rule {
+	return slices.Collect(maps.Keys(walk(c, entrypoint).seen))
+}
+
+func walk(c *ast.Compiler, entrypoint ast.Ref) *walker {
 	w := &walker{
 		compiler: c,
 		seen:     map[*ast.Rule]struct{}{},
@@ -49,7 +59,7 @@ func Of(c *ast.Compiler, entrypoint ast.Ref) *Report {
 		w.queue = w.queue[:len(w.queue)-1]
 		w.walkRule(rule)
 	}
-	return w.report()
+	return w
 }
 
 type walker struct {
@@ -154,10 +164,10 @@ func (w *walker) visitRef(ref ast.Ref, names *aliasSet) bool {
 }
 
 func (w *walker) visitHead(head ast.Var, ref ast.Ref, names *aliasSet) {
-	switch {
-	case head == ast.DefaultRootDocument.Value:
+	switch head {
+	case ast.DefaultRootDocument.Value:
 		w.queueRules(ref)
-	case head == ast.InputRootDocument.Value:
+	case ast.InputRootDocument.Value:
 		path, _ := constantPath(ref[1:])
 		w.mark(path, true)
 	default:

@@ -54,7 +54,7 @@ func (enc *encoder) record(e *Event, r *authz.Record, omitted bool) []byte {
 	if r.Decision != nil {
 		w.member("reason", enc.mask.text(r.Decision.Reason))
 		if len(r.Decision.Labels) > 0 {
-			w.stringMap("labels", enc.masked(r.Decision.Labels, func(_, v string) string { return enc.mask.text(v) }))
+			w.stringMap("labels", r.Decision.Labels, func(_, v string) string { return enc.mask.text(v) })
 		}
 	}
 	w.member("revision", e.Revision)
@@ -154,20 +154,12 @@ func (enc *encoder) conditions(w *buffer, d *authz.Decision) {
 
 func (enc *encoder) headerMap(w *buffer, name string, headers map[string]string) {
 	if headers != nil {
-		w.stringMap(name, enc.masked(headers, enc.headerValue))
+		w.stringMap(name, headers, enc.headerValue)
 	}
 }
 
 func (enc *encoder) headerValue(name, value string) string {
 	return enc.mask.header(strings.ToLower(name), value)
-}
-
-func (enc *encoder) masked(m map[string]string, mask func(name, value string) string) map[string]string {
-	out := make(map[string]string, len(m))
-	for k, v := range m {
-		out[k] = mask(k, v)
-	}
-	return out
 }
 
 func names(w *buffer, name string, list []string) {

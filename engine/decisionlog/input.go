@@ -35,7 +35,7 @@ func (enc *encoder) input(in *authz.Input) []byte {
 		w.member("name", g.Name)
 		w.member("version", g.Version)
 		w.member("listener", g.Listener)
-		w.stringMap("labels", g.Labels)
+		w.stringMap("labels", g.Labels, clearText)
 		w.close('}')
 	}
 	w.close('}')
@@ -176,8 +176,8 @@ func (enc *encoder) route(w *buffer, r *authz.Route) {
 	w.key("route")
 	w.open('{')
 	w.member("name", r.Name)
-	w.stringMap("params", enc.masked(r.Params, enc.mask.parameter))
+	w.stringMap("params", r.Params, enc.mask.parameter)
 	w.member("upstream", r.Upstream)
-	w.stringMap("labels", r.Labels)
+	w.stringMap("labels", r.Labels, clearText)
 	w.close('}')
 }

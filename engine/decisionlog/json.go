@@ -75,15 +75,19 @@ func (w *buffer) list(name string, values []string) {
 	w.close(']')
 }
 
-func (w *buffer) stringMap(name string, m map[string]string) {
+// stringMap writes an object with sorted names, each value as mask returns it.
+func (w *buffer) stringMap(name string, m map[string]string, mask func(name, value string) string) {
 	w.key(name)
 	w.open('{')
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		w.key(k)
-		w.quote(m[k])
+		w.quote(mask(k, m[k]))
 	}
 	w.close('}')
 }
+
+// clearText is the mask of values that come from the configuration.
+func clearText(_, value string) string { return value }
 
 const hexDigits = "0123456789abcdef"
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
 	"net/url"
 	"strings"
 )
@@ -12,9 +13,10 @@ import (
 // masker replaces secrets. Equal secrets get equal replacements for as long as the
 // process runs, so that an auditor can tell whether two requests used the same
 // credential; the key is random and never leaves the process, so that nobody can
-// try out guesses.
+// try out guesses. It belongs to one goroutine.
 type masker struct {
-	key                    []byte
+	mac                    hash.Hash // keyed
+	words                  []string
 	headers, query, claims map[string]struct{} // folded names
 }
 
@@ -22,7 +24,8 @@ func newMasker(cfg MaskConfig) *masker {
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
 	return &masker{
-		key:     key,
+		mac:     hmac.New(sha256.New, key),
+		words:   secretWords(),
 		headers: foldedSet(cfg.Headers, secretHeaders()),
 		query:   foldedSet(cfg.Query, secretParameters()),
 		claims:  foldedSet(cfg.Claims, secretClaims()),
@@ -76,12 +79,12 @@ func foldedSet(lists ...[]string) map[string]struct{} {
 	return set
 }
 
-func secretName(set map[string]struct{}, name string) bool {
+func (m *masker) secretName(set map[string]struct{}, name string) bool {
 	folded := fold(name)
 	if _, ok := set[folded]; ok {
 		return true
 	}
-	for _, word := range secretWords() {
+	for _, word := range m.words {
 		if strings.Contains(folded, word) {
 			return true
 		}
@@ -92,7 +95,7 @@ func secretName(set map[string]struct{}, name string) bool {
 // header returns the value of a header as it may be written.
 func (m *masker) header(name, value string) string {
 	switch {
-	case secretName(m.headers, name):
+	case m.secretName(m.headers, name):
 		return m.hash(value)
 	case name == "referer" || name == "location" || name == "content-location" || name == "link":
 		return m.url(value)
@@ -102,7 +105,7 @@ func (m *masker) header(name, value string) string {
 
 // parameter returns the value of a query parameter as it may be written.
 func (m *masker) parameter(name, value string) string {
-	if secretName(m.query, name) {
+	if m.secretName(m.query, name) {
 		return m.hash(value)
 	}
 	return m.text(value)
@@ -197,7 +200,7 @@ func (m *masker) path(path string, params map[string]string) string {
 
 func (m *masker) segment(segment string, params map[string]string) string {
 	for name, value := range params {
-		if value == segment && secretName(m.query, name) {
+		if value == segment && m.secretName(m.query, name) {
 			return m.hash(segment)
 		}
 	}
@@ -209,9 +212,10 @@ func (m *masker) hash(secret string) string {
 	if secret == "" {
 		return ""
 	}
-	mac := hmac.New(sha256.New, m.key)
-	mac.Write([]byte(secret))
-	return "hmac:" + hex.EncodeToString(mac.Sum(nil)[:12])
+	m.mac.Reset()
+	m.mac.Write([]byte(secret))
+	var sum [sha256.Size]byte
+	return "hmac:" + hex.EncodeToString(m.mac.Sum(sum[:0])[:12])
 }
 
 func unescape(s string) string {

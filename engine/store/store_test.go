@@ -330,7 +330,7 @@ func TestTriggersSeeTheNewStateBeforeAnybodyElse(t *testing.T) {
 	register := begin(t, s, storage.WriteParams)
 	handle, err := s.Register(ctx, register, storage.TriggerConfig{OnCommit: func(_ context.Context, txn storage.Transaction, e storage.TriggerEvent) {
 		events = append(events, e)
-		inTrigger, outside = read(t, s, txn, "/b/v1"), readCommitted(t, s, "/b/v1")
+		inTrigger, outside = read(t, s, txn, "/b/v1"), readCommitted(t, s, "/b/v1") //nolint:contextcheck // both use the test's context
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -58,10 +58,8 @@ func (t *transaction) setData(data ast.Object) {
 
 // touch remembers path as changed unless a document above it already is.
 func (t *transaction) touch(path storage.Path) {
-	for _, p := range t.paths {
-		if path.HasPrefix(p) {
-			return
-		}
+	if slices.ContainsFunc(t.paths, path.HasPrefix) {
+		return
 	}
 	t.paths = slices.DeleteFunc(t.paths, func(p storage.Path) bool { return p.HasPrefix(path) })
 	t.paths = append(t.paths, slices.Clone(path))

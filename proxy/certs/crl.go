@@ -78,15 +78,16 @@ func (r *revocations) add(data []byte, authorities []*x509.Certificate) error {
 	if block == nil {
 		return r.addDER(data, authorities)
 	}
-	for ; block != nil; block, rest = pem.Decode(rest) {
+	for block != nil {
 		if block.Type != "X509 CRL" {
 			return fmt.Errorf("holds a PEM block %q", block.Type)
 		}
 		if err := r.addDER(block.Bytes, authorities); err != nil {
 			return err
 		}
+		block, rest = pem.Decode(rest)
 	}
-	return nil
+	return checkRest(rest)
 }
 
 func (r *revocations) addDER(der []byte, authorities []*x509.Certificate) error {

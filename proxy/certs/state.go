@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -102,5 +103,14 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	if len(list) == 0 {
 		return nil, errors.New("holds no PEM certificate")
 	}
-	return list, nil
+	return list, checkRest(data)
+}
+
+// checkRest refuses what follows the last PEM block if it looks like a block that
+// was cut off: without it, fewer authorities or lists would count than there are.
+func checkRest(rest []byte) error {
+	if bytes.Contains(rest, []byte("-----BEGIN")) {
+		return errors.New("ends within a PEM block")
+	}
+	return nil
 }

@@ -255,7 +255,10 @@ func TestReloadKeepsTheOld(t *testing.T) {
 		},
 		"broken certificate": func(t *testing.T, s *site) { certstest.Write(t, s.config.CertFile, []byte("-----BEGIN")) },
 		"broken CA":          func(t *testing.T, s *site) { certstest.Write(t, s.config.ClientCAFile, []byte("junk")) },
-		"empty CA":           func(t *testing.T, s *site) { certstest.Write(t, s.config.ClientCAFile, nil) },
+		"CA that is cut off": func(t *testing.T, s *site) {
+			certstest.Write(t, s.config.ClientCAFile, append(s.clients.PEM(), s.clients.PEM()[:100]...))
+		},
+		"empty CA": func(t *testing.T, s *site) { certstest.Write(t, s.config.ClientCAFile, nil) },
 		"CA that is none": func(t *testing.T, s *site) {
 			certstest.WritePair(t, s.clients.Issue(t, "leaf", nil), s.config.ClientCAFile, filepath.Join(t.TempDir(), "x"))
 		},

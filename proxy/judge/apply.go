@@ -3,7 +3,6 @@ package judge
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -25,20 +24,8 @@ func (j *Judge) obligate(f *Forward, d *authz.Decision) *authz.Fault {
 		}
 		f.Upstream = name
 	}
-	set := make([]authz.Header, 0, len(d.Upstream.SetHeaders))
-	for _, name := range slices.Sorted(maps.Keys(d.Upstream.SetHeaders)) {
-		h, err := j.settable(name, d.Upstream.SetHeaders[name])
-		if err != nil {
-			return faultf("upstream.set_headers: %v", err)
-		}
-		set = append(set, h)
-	}
-	drop := func(h authz.Header) bool {
-		return containsFold(d.Upstream.RemoveHeaders, h.Name) ||
-			slices.ContainsFunc(set, func(s authz.Header) bool { return fold(s.Name) == fold(h.Name) })
-	}
-	if len(set)+len(d.Upstream.RemoveHeaders) > 0 {
-		f.Headers = append(slices.DeleteFunc(f.Headers, drop), set...)
+	if fault := j.setHeaders(f, &d.Upstream); fault != nil {
+		return fault
 	}
 	for name, value := range d.Response.SetHeaders {
 		if _, err := j.settable(name, value); err != nil {
@@ -47,6 +34,37 @@ func (j *Judge) obligate(f *Forward, d *authz.Decision) *authz.Fault {
 	}
 	f.Response = d.Response
 	return nil
+}
+
+// setHeaders removes what the policy removes, and every spelling of what it
+// sets, before it adds.
+func (j *Judge) setHeaders(f *Forward, o *authz.UpstreamObligation) *authz.Fault {
+	if len(o.RemoveHeaders) > 0 {
+		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool { return containsFold(o.RemoveHeaders, h.Name) })
+	}
+	for _, name := range sortedKeys(o.SetHeaders) {
+		set, err := j.settable(name, o.SetHeaders[name])
+		if err != nil {
+			return faultf("upstream.set_headers: %v", err)
+		}
+		folded := fold(set.Name)
+		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool { return fold(h.Name) == folded })
+		f.Headers = append(f.Headers, set)
+	}
+	return nil
+}
+
+// sortedKeys makes what a policy says come out in one order.
+func sortedKeys(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func unsupported(d *authz.Decision) *authz.Fault {
@@ -92,7 +110,7 @@ func (j *Judge) answerDeny(d *authz.Decision, requestID string) (*Answer, *authz
 	if ans.Status < 200 || ans.Status > 599 {
 		return nil, faultf("status %d is not one to deny with", ans.Status)
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
+	for _, name := range sortedKeys(d.Headers) {
 		h, err := j.settable(name, d.Headers[name])
 		if err != nil {
 			return nil, faultf("headers: %v", err)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
-	"github.com/sallyport/sallyport/proxy/route"
 )
 
 // Forward is what to send to which upstream.
@@ -22,10 +21,11 @@ type Forward struct {
 }
 
 // forward builds what is sent, but for what the decision changes.
-func (j *Judge) forward(a *Arrival, s *shape, r *route.Route, in *authz.Input, nominated []string, trusted bool) *Forward {
-	f := &Forward{
+func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, nominated []string, trusted bool) {
+	r, in := v.Route, v.Input
+	*f = Forward{
 		Upstream: r.Config.Upstream, Host: s.hostport, Target: in.Request.Path, Timeout: r.Config.Timeout, WebSocket: a.webSocket(),
-		Headers: make([]authz.Header, 0, len(a.Headers)+6),
+		Headers: make([]authz.Header, 0, len(a.Headers)+8),
 	}
 	if s.query != "" {
 		f.Target += "?" + s.query
@@ -49,8 +49,7 @@ func (j *Judge) forward(a *Arrival, s *shape, r *route.Route, in *authz.Input, n
 			f.Headers = append(f.Headers, h)
 		}
 	}
-	j.addForwarded(f, a, s, in, trusted)
-	return f
+	f.addForwarded(a, s, in, trusted)
 }
 
 func rebuilt(name string) bool {
@@ -63,7 +62,7 @@ func rebuilt(name string) bool {
 
 // addForwarded tells the upstream who asked for what: this hop alone, or
 // appended to what a trusted peer reported.
-func (j *Judge) addForwarded(f *Forward, a *Arrival, s *shape, in *authz.Input, trusted bool) {
+func (f *Forward) addForwarded(a *Arrival, s *shape, in *authz.Input, trusted bool) {
 	peer := a.peerText()
 	xff, host, chain := peer, s.hostport, ""
 	if trusted {
@@ -186,7 +185,7 @@ func (s *shape) portFor(scheme string) int {
 	return 80
 }
 
-// RedirectToHTTPS returns the https URL of the request, for listeners that do
+// redirectToHTTPS returns the https URL of the request, for listeners that do
 // nothing else.
 func (s *shape) redirectToHTTPS(port int) string {
 	host := s.host

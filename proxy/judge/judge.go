@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
@@ -96,13 +97,28 @@ func (v *Verdict) Record() *authz.Record {
 
 // Judge judges one request.
 func (j *Judge) Judge(ctx context.Context, a *Arrival) *Verdict {
-	v := &Verdict{Input: &authz.Input{Gateway: a.Listener.Gateway}}
+	c := newCase(a)
 	trusted := a.Listener.trusts(a.Peer.Addr().Unmap())
-	j.describe(v.Input, a, trusted)
-	if err := j.judge(ctx, a, v, trusted); err != nil {
-		j.refuse(v, err)
+	j.describe(c.Input, a, trusted)
+	if err := j.judge(ctx, a, c, trusted); err != nil {
+		j.refuse(&c.Verdict, err)
 	}
-	return v
+	return &c.Verdict
+}
+
+// judged holds what one request needs, allocated at once.
+type judged struct {
+	Verdict
+	input   authz.Input
+	shape   shape
+	forward Forward
+}
+
+func newCase(a *Arrival) *judged {
+	c := &judged{}
+	c.input.Gateway = a.Listener.Gateway
+	c.Input = &c.input
+	return c
 }
 
 // describe fills the parts of the input that hold for any request, so that a
@@ -122,12 +138,11 @@ func (j *Judge) describe(in *authz.Input, a *Arrival, trusted bool) {
 	}
 }
 
-func (j *Judge) judge(ctx context.Context, a *Arrival, v *Verdict, trusted bool) error {
-	s, err := j.checkShape(a)
-	if err != nil {
+func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) error {
+	v, s, in := &c.Verdict, &c.shape, &c.input
+	if err := j.checkShape(a, s); err != nil {
 		return err
 	}
-	in := v.Input
 	in.Request.Scheme = clientScheme(a, trusted)
 	in.Request.Host, in.Request.Port = s.host, s.portFor(in.Request.Scheme)
 	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
@@ -143,7 +158,9 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, v *Verdict, trusted bool)
 	if err := j.decide(ctx, v); err != nil {
 		return err
 	}
-	return j.carryOut(v, j.forward(a, s, v.Route, in, nominated, trusted))
+	j.forward(&c.forward, a, s, v, nominated, trusted)
+	j.carryOut(v, &c.forward)
+	return nil
 }
 
 // route finds the route and rewrites the path: what follows sees only the path
@@ -231,19 +248,19 @@ func (j *Judge) decide(ctx context.Context, v *Verdict) error {
 }
 
 // carryOut turns the decision into a forward or an answer.
-func (j *Judge) carryOut(v *Verdict, f *Forward) error {
+func (j *Judge) carryOut(v *Verdict, f *Forward) {
 	d := v.Decision
 	fault := d.Fault
 	if fault == nil && d.Allow {
 		if fault = j.obligate(f, d); fault == nil {
 			v.Outcome, v.Forward = authz.OutcomeAllowed, f
-			return nil
+			return
 		}
 	}
 	if fault == nil {
 		v.Outcome = authz.OutcomeDenied
 		if v.Answer, fault = j.answerDeny(d, v.Input.Request.ID); fault == nil {
-			return nil
+			return
 		}
 	}
 	denied := *d // the decider may share its decisions
@@ -252,7 +269,6 @@ func (j *Judge) carryOut(v *Verdict, f *Forward) error {
 	v.Outcome, v.Err = authz.OutcomeFault, fault
 	plain := authz.Decision{ID: d.ID}
 	v.Answer, _ = j.answerDeny(&plain, v.Input.Request.ID)
-	return nil
 }
 
 // refuse answers for err.
@@ -263,7 +279,7 @@ func (j *Judge) refuse(v *Verdict, err error) {
 		decisionID = v.Decision.ID
 	}
 	v.Answer = answerError(err, v.Input.Request.ID, decisionID)
-	if v.Answer.Status == 401 && v.Route != nil {
+	if v.Answer.Status == http.StatusUnauthorized && v.Route != nil {
 		for _, c := range j.cfg.Chains[v.Route.Index].Challenges(err) {
 			v.Answer.Headers = append(v.Answer.Headers, authz.Header{Name: "www-authenticate", Value: c})
 		}
@@ -275,11 +291,11 @@ func (j *Judge) refuse(v *Verdict, err error) {
 
 func outcomeOf(err error) authz.Outcome {
 	switch status := problem.Of(err).Status; {
-	case status == 401:
+	case status == http.StatusUnauthorized:
 		return authz.OutcomeUnauthenticated
 	case errors.Is(err, authz.ErrDecisionTimeout):
 		return authz.OutcomeFault
-	case status >= 500 && status != 505:
+	case status >= 500 && status != http.StatusHTTPVersionNotSupported:
 		return authz.OutcomeUnavailable
 	}
 	return authz.OutcomeRefused
@@ -287,7 +303,7 @@ func outcomeOf(err error) authz.Outcome {
 
 // Refuse returns the verdict on a request that could not even be read.
 func (j *Judge) Refuse(a *Arrival, err error) *Verdict {
-	v := &Verdict{Input: &authz.Input{Gateway: a.Listener.Gateway}}
+	v := &newCase(a).Verdict
 	j.describe(v.Input, a, false)
 	j.refuse(v, err)
 	return v
@@ -296,16 +312,15 @@ func (j *Judge) Refuse(a *Arrival, err error) *Verdict {
 // RedirectToHTTPS answers for a listener that only redirects. Port is the one
 // of the https listener, 0 for the scheme's own.
 func (j *Judge) RedirectToHTTPS(a *Arrival, port int) *Verdict {
-	v := &Verdict{Input: &authz.Input{Gateway: a.Listener.Gateway}, Outcome: authz.OutcomeRefused}
-	j.describe(v.Input, a, false)
-	s, err := j.checkShape(a)
-	if err != nil {
-		j.refuse(v, err)
-		return v
+	c := newCase(a)
+	j.describe(c.Input, a, false)
+	if err := j.checkShape(a, &c.shape); err != nil {
+		j.refuse(&c.Verdict, err)
+		return &c.Verdict
 	}
-	v.Answer = &Answer{Status: 308}
-	v.Answer.set("location", s.redirectToHTTPS(port))
-	return v
+	c.Outcome, c.Answer = authz.OutcomeRefused, &Answer{Status: http.StatusPermanentRedirect}
+	c.Answer.set("location", c.shape.redirectToHTTPS(port))
+	return &c.Verdict
 }
 
 // Fail returns the answer for an upstream that failed after an allow.

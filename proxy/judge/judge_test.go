@@ -64,8 +64,8 @@ func TestAllocationsOfAnAllowedRequest(t *testing.T) {
 	if v := j.Judge(ctx, a); v.Forward == nil {
 		t.Fatalf("refused: %v", v.Err)
 	}
-	if got := testing.AllocsPerRun(200, func() { j.Judge(ctx, a) }); got > 18 {
-		t.Errorf("%v allocations, want at most 18", got)
+	if got := testing.AllocsPerRun(200, func() { j.Judge(ctx, a) }); got > 11 {
+		t.Errorf("%v allocations, want at most 11", got)
 	}
 }
 

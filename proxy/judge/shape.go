@@ -24,23 +24,23 @@ type shape struct {
 
 // checkShape refuses what two readers could understand differently. It runs
 // before anything else looks at the request.
-func (j *Judge) checkShape(a *Arrival) (*shape, error) {
+func (j *Judge) checkShape(a *Arrival, s *shape) error {
 	if err := j.checkMethod(a.Method); err != nil {
-		return nil, err
+		return err
 	}
 	if err := checkHeaders(a.Headers); err != nil {
-		return nil, err
+		return err
 	}
-	s := &shape{hostport: a.header("host")}
+	s.hostport = a.header("host")
 	if err := s.parseHost(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.parseTarget(a.Target); err != nil {
-		return nil, err
+		return err
 	}
 	var err error
 	s.segments, err = checkPath(s.path, a.Listener.PathParameters)
-	return s, err
+	return err
 }
 
 func (j *Judge) checkMethod(method string) error {

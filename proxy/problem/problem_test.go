@@ -30,6 +30,7 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{ErrUpstreamProtocol, 502, false},
 		{ErrUpstreamTimeout, 504, false},
 		{ErrUpstreamBusy, 503, true},
+		{authn.ErrNoCredential, 401, false},
 		{authn.ErrNotMine, 401, false},
 		{authn.ErrInvalid, 401, false},
 		{authn.ErrUnavailable, 503, true},

@@ -29,7 +29,7 @@ func bindingOf(claims map[string]any) (string, error) {
 	}
 	for name := range cnf {
 		if name != thumbprintMember {
-			return "", fmt.Errorf("token is bound by %q, whose possession is not checked here", name)
+			return "", fmt.Errorf("token is bound by %.64q, whose possession is not checked here", name)
 		}
 	}
 	thumbprint, ok := cnf[thumbprintMember].(string)

@@ -111,6 +111,12 @@ func (c Config) validateIssuer() error {
 	return nil
 }
 
+// sameSource reports whether the key sets of c and o come from the same place.
+func (c Config) sameSource(o Config) bool {
+	return c.Issuer == o.Issuer && c.JWKSURL == o.JWKSURL && c.JWKSFile == o.JWKSFile &&
+		c.CAFile == o.CAFile && c.InsecureHTTP == o.InsecureHTTP
+}
+
 func (c Config) discovers() bool { return c.JWKSURL == "" && c.JWKSFile == "" }
 
 func (c Config) validateSource() error {

@@ -105,14 +105,14 @@ func (f *fetcher) discover(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("metadata: %w", err)
 	}
 	if metadata["issuer"] != f.issuer {
-		return "", fmt.Errorf("metadata is of issuer %q", metadata["issuer"])
+		return "", fmt.Errorf("metadata is of issuer %.64q", metadata["issuer"])
 	}
 	url, ok := metadata["jwks_uri"].(string)
 	if !ok {
 		return "", errors.New("metadata has no jwks_uri")
 	}
 	if err := checkURL(url, f.insecure); err != nil {
-		return "", fmt.Errorf("jwks_uri %q %w", url, err)
+		return "", fmt.Errorf("jwks_uri %.64q %w", url, err)
 	}
 	return url, nil
 }

@@ -64,7 +64,7 @@ func decodeMembers(dec *json.Decoder, depth int) (map[string]any, error) {
 			return nil, errNotObject
 		}
 		if _, dup := obj[name]; dup {
-			return nil, fmt.Errorf("member %q stands twice", name)
+			return nil, fmt.Errorf("member %.64q stands twice", name)
 		}
 		if obj[name], err = decodeValue(dec, depth+1); err != nil {
 			return nil, err

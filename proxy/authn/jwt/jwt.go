@@ -25,15 +25,13 @@ type Deps struct {
 
 // Authenticator accepts the tokens of one issuer. It is safe for concurrent use.
 type Authenticator struct {
-	name    string
-	realm   string
+	config  Config
 	rules   *rules
 	allowed map[string]algorithm
 	cache   *cache
 	foreign *foreign
 	keys    *keyring
 	fetcher *fetcher // nil with jwks_file
-	file    string
 }
 
 // New makes an authenticator that the configuration calls name. It reads the
@@ -45,8 +43,8 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		name: name, realm: c.Realm, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: newForeign(),
-		allowed: make(map[string]algorithm, len(c.Algorithms)), file: c.JWKSFile,
+		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: newForeign(),
+		allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
 		a.allowed[alg], _ = algorithmOf(alg)
@@ -55,8 +53,8 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.keys, err = newKeyring(name, c, deps); err != nil {
 		return nil, err
 	}
-	if a.file != "" {
-		a.keys.load = func(context.Context) ([]byte, error) { return loadFile(a.file) }
+	if c.JWKSFile != "" {
+		a.keys.load = func(context.Context) ([]byte, error) { return loadFile(c.JWKSFile) }
 		if err := a.keys.refresh(context.Background()); err != nil {
 			return nil, err
 		}
@@ -172,10 +170,12 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
 	case iss != a.rules.issuer:
 		a.foreign.add(token)
-		return nil, nil, fmt.Errorf("%w: issuer %q", authn.ErrForeign, iss)
+		return nil, nil, fmt.Errorf("%w: issuer %.64q", authn.ErrForeign, iss)
 	}
 	return t, claims, nil
 }
 
 // Challenge returns the Bearer challenge of RFC 6750 section 3.
-func (a *Authenticator) Challenge(err error) string { return authn.BearerChallenge(a.realm, err) }
+func (a *Authenticator) Challenge(err error) string {
+	return authn.BearerChallenge(a.config.Realm, err)
+}

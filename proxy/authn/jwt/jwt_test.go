@@ -3,6 +3,7 @@ package jwt
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +138,7 @@ func TestHeaderRefused(t *testing.T) {
 		{"jku", key.sign(t, with("jku", "https://evil.example/keys"), claims(testIssuer, nil))},
 		{"x5u", key.sign(t, with("x5u", "https://evil.example/cert"), claims(testIssuer, nil))},
 		{"jwk", other.sign(t, map[string]any{"alg": "ES256", "kid": "k1", "jwk": other.jwk()}, claims(testIssuer, nil))},
+		{"jwk of the very key", key.sign(t, with("jwk", key.jwk()), claims(testIssuer, nil))},
 		{"x5c", key.sign(t, with("x5c", []string{"MIIB"}), claims(testIssuer, nil))},
 		{"duplicate member", key.sign(t, `{"alg":"ES256","kid":"k2","kid":"k1"}`, claims(testIssuer, nil))},
 		{"header is an array", key.sign(t, `["ES256"]`, claims(testIssuer, nil))},
@@ -147,6 +149,26 @@ func TestHeaderRefused(t *testing.T) {
 				t.Errorf("got %v, %v; want ErrInvalid or ErrForeign", id, err)
 			}
 		})
+	}
+}
+
+// TestErrorsAreShort: what a stranger sends does not fill the log.
+func TestErrorsAreShort(t *testing.T) {
+	key := newSigner(t, "k1", "ES256")
+	a := newFromFile(t, nil, key)
+	long := strings.Repeat("x", 8000)
+	for name, token := range map[string]string{
+		"kid":              key.sign(t, map[string]any{"alg": "ES256", "kid": long}, claims(testIssuer, nil)),
+		"alg":              key.sign(t, map[string]any{"alg": long}, claims(testIssuer, nil)),
+		"typ":              key.sign(t, map[string]any{"alg": "ES256", "typ": long}, claims(testIssuer, nil)),
+		"iss":              key.sign(t, key.header(), claims(long, nil)),
+		"aud":              key.sign(t, key.header(), claims(testIssuer, map[string]any{"aud": long})),
+		"cnf":              key.sign(t, key.header(), claims(testIssuer, map[string]any{"cnf": map[string]any{long: 1}})),
+		"duplicate member": key.signText(t, mustJSON(t, key.header()), `{"`+long+`":1,"`+long+`":2}`),
+	} {
+		if _, err := present(t, a, token); err == nil || len(err.Error()) > 400 {
+			t.Errorf("%s: error of %d bytes", name, len(fmt.Sprint(err)))
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func parseKey(members map[string]any, secrets bool) (k *key, why string, err err
 	}
 	k, err = head.read(members)
 	if err != nil {
-		return nil, "", fmt.Errorf("kid %q: %w", head.kid, err)
+		return nil, "", fmt.Errorf("kid %.64q: %w", head.kid, err)
 	}
 	return k, "", nil
 }
@@ -51,17 +51,17 @@ func (h *jwkHead) irrelevant(ops any) string {
 	_, known := algorithmOf(h.alg)
 	switch {
 	case h.kty != "RSA" && h.kty != "EC" && h.kty != "OKP" && h.kty != "oct":
-		return fmt.Sprintf("unknown type %q", h.kty)
+		return fmt.Sprintf("unknown type %.64q", h.kty)
 	case h.kty == "EC" && !slices.Contains([]string{"P-256", "P-384", "P-521"}, h.crv):
-		return fmt.Sprintf("unknown curve %q", h.crv)
+		return fmt.Sprintf("unknown curve %.64q", h.crv)
 	case h.kty == "OKP" && h.crv != "Ed25519":
-		return fmt.Sprintf("unknown curve %q", h.crv)
+		return fmt.Sprintf("unknown curve %.64q", h.crv)
 	case h.use != "" && h.use != "sig":
-		return fmt.Sprintf("for use %q", h.use)
+		return fmt.Sprintf("for use %.64q", h.use)
 	case ops != nil && !canVerify(ops):
 		return "not for the operation verify"
 	case h.alg != "" && !known:
-		return fmt.Sprintf("for algorithm %q", h.alg)
+		return fmt.Sprintf("for algorithm %.64q", h.alg)
 	}
 	return ""
 }

@@ -22,6 +22,7 @@ const (
 	// unknownFor is how long a kid that a fetch did not bring causes no further one.
 	unknownFor = 10 * time.Second
 	maxUnknown = 1024
+	maxKid     = 256 // bytes; longer ones are not remembered
 	// demandWait bounds how long a request waits for a fetch.
 	demandWait = 2 * time.Second
 )
@@ -56,7 +57,7 @@ type keyring struct {
 // authn.ErrUnavailable.
 func (r *keyring) verify(ctx context.Context, t *compact, allowed map[string]algorithm) (*key, error) {
 	if _, ok := allowed[t.alg]; !ok {
-		return nil, fmt.Errorf("%w: algorithm %q is not accepted", authn.ErrInvalid, t.alg)
+		return nil, fmt.Errorf("%w: algorithm %.64q is not accepted", authn.ErrInvalid, t.alg)
 	}
 	k, err := r.try(t, allowed)
 	if !errors.Is(err, errUnknownKey) {
@@ -80,9 +81,9 @@ func (r *keyring) try(t *compact, allowed map[string]algorithm) (*key, error) {
 		return k, nil
 	case errors.Is(err, errUnknownKey) && r.lastError() != nil:
 		// It may be a new key, and we cannot know.
-		return nil, fmt.Errorf("%w: %w: kid %q: %w", authn.ErrUnavailable, err, t.kid, r.lastError())
+		return nil, fmt.Errorf("%w: %w: kid %.64q: %w", authn.ErrUnavailable, err, t.kid, r.lastError())
 	}
-	return nil, fmt.Errorf("%w: kid %q: %w", authn.ErrInvalid, t.kid, err)
+	return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrInvalid, t.kid, err)
 }
 
 func (r *keyring) lastError() error {
@@ -142,6 +143,9 @@ func (r *keyring) ask(kid string) <-chan struct{} {
 
 // remember keeps that a fetch did not bring kid.
 func (r *keyring) remember(kid string) {
+	if len(kid) > maxKid {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.unknown) >= maxUnknown {

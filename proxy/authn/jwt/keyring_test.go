@@ -42,9 +42,6 @@ func run(t *testing.T, a *Authenticator) {
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if a.fetcher != nil {
-			a.fetcher.client.Load().CloseIdleConnections()
-		}
 	})
 }
 

@@ -87,7 +87,7 @@ func newKeySet(members []any, secrets bool) (*keySet, error) {
 
 func (s *keySet) add(k *key) error {
 	if _, dup := s.byID[k.id]; dup {
-		return fmt.Errorf("key set has two keys with kid %q", k.id)
+		return fmt.Errorf("key set has two keys with kid %.64q", k.id)
 	}
 	if k.id != "" {
 		s.byID[k.id] = k
@@ -117,7 +117,7 @@ func (s *keySet) checkSymmetry() error {
 func (s *keySet) verify(t *compact, allowed map[string]algorithm) (*key, error) {
 	alg, ok := allowed[t.alg]
 	if !ok {
-		return nil, fmt.Errorf("algorithm %q is not accepted", t.alg)
+		return nil, fmt.Errorf("algorithm %.64q is not accepted", t.alg)
 	}
 	if !t.hasKid {
 		return s.verifyUnnamed(t, alg)
@@ -156,7 +156,7 @@ func (k *key) accepts(alg algorithm) bool {
 
 func (k *key) verify(t *compact, alg algorithm) error {
 	if !k.accepts(alg) {
-		return fmt.Errorf("key %q is not one for %s", k.id, alg.name)
+		return fmt.Errorf("key %.64q is not one for %s", k.id, alg.name)
 	}
 	return alg.verify(k.material, t.input, t.signature)
 }

@@ -3,6 +3,7 @@ package jwt
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -11,7 +12,33 @@ import (
 )
 
 // Run keeps the key set fresh until ctx ends, and returns nil then.
-func (a *Authenticator) Run(ctx context.Context) error { return a.keys.run(ctx) }
+func (a *Authenticator) Run(ctx context.Context) error {
+	if a.fetcher != nil {
+		defer func() { a.fetcher.client.Load().CloseIdleConnections() }()
+	}
+	return a.keys.run(ctx)
+}
+
+// Inherit takes over what prev, the authenticator of this name in the
+// configuration before, has learned: the fetched key set if it comes from the
+// same place, so that a reload while the issuer is down loses no keys, and the
+// verified tokens if every setting is the same. Call it before the first request.
+func (a *Authenticator) Inherit(prev *Authenticator) {
+	set := prev.keys.current.Load()
+	if a.fetcher == nil || set == nil || !a.config.sameSource(prev.config) {
+		return
+	}
+	if !a.keys.current.CompareAndSwap(nil, set) {
+		return
+	}
+	fetched := prev.Status().Fetched
+	a.keys.mu.Lock()
+	a.keys.fetched = fetched
+	a.keys.mu.Unlock()
+	if reflect.DeepEqual(a.config, prev.config) {
+		a.cache = prev.cache
+	}
+}
 
 // Prime fetches the key set once, if there is none. An error is no reason not to
 // start: until the keys are there, the issuer's tokens get authn.ErrUnavailable.
@@ -20,10 +47,10 @@ func (a *Authenticator) Prime(ctx context.Context) error { return a.keys.prime(c
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
 	switch {
-	case a.file != "":
-		return []string{a.file}
-	case a.fetcher.caFile != "":
-		return []string{a.fetcher.caFile}
+	case a.config.JWKSFile != "":
+		return []string{a.config.JWKSFile}
+	case a.config.CAFile != "":
+		return []string{a.config.CAFile}
 	}
 	return nil
 }
@@ -31,9 +58,9 @@ func (a *Authenticator) Files() []string {
 // Reload reads the files again. On error what was read before stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
 	switch {
-	case a.file != "":
+	case a.config.JWKSFile != "":
 		return a.keys.refresh(ctx)
-	case a.fetcher.caFile != "":
+	case a.config.CAFile != "":
 		return a.fetcher.connect()
 	}
 	return nil

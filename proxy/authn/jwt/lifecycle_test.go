@@ -3,6 +3,7 @@ package jwt
 import (
 	"crypto/tls"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,7 @@ func TestReloadFile(t *testing.T) {
 	first, second := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
 	a := newFromFile(t, nil, first)
 	run(t, a)
-	if !slices.Equal(a.Files(), []string{a.file}) {
+	if !slices.Equal(a.Files(), []string{a.config.JWKSFile}) {
 		t.Errorf("files are %q", a.Files())
 	}
 	old, fresh := first.sign(t, first.header(), claims(testIssuer, nil)), second.sign(t, second.header(), claims(testIssuer, nil))
@@ -29,7 +30,7 @@ func TestReloadFile(t *testing.T) {
 		t.Errorf("before: got %v, want ErrInvalid", err)
 	}
 
-	certstest.Write(t, a.file, []byte("{broken"))
+	certstest.Write(t, a.config.JWKSFile, []byte("{broken"))
 	if err := a.Reload(t.Context()); err == nil {
 		t.Error("Reload of a broken file returned no error")
 	}
@@ -40,7 +41,7 @@ func TestReloadFile(t *testing.T) {
 		t.Error("the status does not show the error")
 	}
 
-	certstest.Write(t, a.file, []byte(jwks(t, second)))
+	certstest.Write(t, a.config.JWKSFile, []byte(jwks(t, second)))
 	if err := a.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -117,5 +118,52 @@ func TestRunEnds(t *testing.T) {
 	}
 	if err := a.Reload(t.Context()); err != nil {
 		t.Errorf("Reload without files: %v", err)
+	}
+}
+
+// TestInherit: a reload of the configuration while the issuer is down.
+func TestInherit(t *testing.T) {
+	key := newSigner(t, "k1", "ES256")
+	is := newIssuer(t, key)
+	prev := start(t, is.config())
+	if err := prev.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token := key.sign(t, key.header(), claims(is.URL, nil))
+	id, err := present(t, prev, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	for _, tt := range []struct {
+		name         string
+		change       func(*Config)
+		keys, cached bool
+	}{
+		{"nothing changed", func(*Config) {}, true, true},
+		{"a rule changed", func(c *Config) { c.Leeway = time.Second }, true, false},
+		{"stricter audience", func(c *Config) { c.Audiences = []string{"billing"} }, true, false},
+		{"other key set", func(c *Config) { c.JWKSURL += "?other" }, false, false},
+		{"other issuer", func(c *Config) { c.Issuer = "https://other.example" }, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := is.config()
+			tt.change(&c)
+			a, err := New("corp", c, Deps{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Inherit(prev)
+			if got := a.Status().Keys == 1; got != tt.keys {
+				t.Errorf("has keys: %v, want %v", got, tt.keys)
+			}
+			got, err := present(t, a, token)
+			if cached := got == id; cached != tt.cached {
+				t.Errorf("cached: %v, %v; want %v", cached, err, tt.cached)
+			}
+			if strict := c.Audiences[0] == "billing"; strict && err == nil {
+				t.Error("a token for another audience was accepted")
+			}
+		})
 	}
 }

@@ -113,17 +113,28 @@ func (ca *CA) Pool() *x509.CertPool {
 	return pool
 }
 
-// RevocationList returns a PEM list of the serial numbers of revoked, good from
-// an hour ago until the given time.
+// RevocationList returns a PEM list of the serial numbers of revoked, good until
+// the given time and made 25 hours before.
 func (ca *CA) RevocationList(t testing.TB, until time.Time, revoked ...tls.Certificate) []byte {
 	t.Helper()
+	return ca.SignRevocationList(t, func(l *x509.RevocationList) {
+		l.ThisUpdate, l.NextUpdate = until.Add(-25*time.Hour), until
+		for _, r := range revoked {
+			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries,
+				x509.RevocationListEntry{SerialNumber: r.Leaf.SerialNumber, RevocationTime: time.Now()})
+		}
+	})
+}
+
+// SignRevocationList returns a PEM list that change filled; by default it is
+// empty and good for two hours around now.
+func (ca *CA) SignRevocationList(t testing.TB, change func(*x509.RevocationList)) []byte {
+	t.Helper()
 	template := &x509.RevocationList{
-		Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: until.Add(-25 * time.Hour), NextUpdate: until,
+		Number:     big.NewInt(time.Now().UnixNano()),
+		ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour),
 	}
-	for _, r := range revoked {
-		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: r.Leaf.SerialNumber, RevocationTime: time.Now()})
-	}
+	change(template)
 	der, err := x509.CreateRevocationList(rand.Reader, template, ca.Certificate, ca.key)
 	if err != nil {
 		t.Fatal(err)

@@ -147,7 +147,7 @@ func (h handler) decisions(w http.ResponseWriter, r *http.Request) {
 }
 
 func send(w http.ResponseWriter, line []byte) bool {
-	_, err := w.Write(append(line[:len(line):len(line)], '\n'))
+	_, err := w.Write(append(slices.Clip(line), '\n'))
 	return err == nil
 }
 

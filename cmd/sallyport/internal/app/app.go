@@ -153,7 +153,7 @@ func (a *App) drain(ctx context.Context) error {
 	a.stopping.Store(true)
 	a.logger.InfoContext(ctx, "shutting down", slog.Duration("delay", limits.Delay), slog.Duration("timeout", limits.Timeout))
 	if limits.Delay > 0 {
-		time.Sleep(limits.Delay) //nolint:forbidigo // the pause that load balancers need; nothing ends it early
+		time.Sleep(limits.Delay) // the pause that load balancers need; nothing ends it early
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Timeout)
 	defer cancel()

@@ -54,6 +54,9 @@ func (a *App) buildAuthenticators(cfg *config.Config, old map[string]*authentica
 		if err != nil {
 			return nil, fmt.Errorf("authenticators.%s: %w", name, err)
 		}
+		if o, ok := old[name]; ok && o.jwt != nil && built.jwt != nil {
+			built.jwt.Inherit(o.jwt) // a provider that is down now was up before
+		}
 		out[name] = built
 	}
 	return out, nil

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -30,7 +31,7 @@ func (c *crew) start(name string, run func(context.Context) error) (stop func())
 			return // it was asked to end
 		}
 		if err == nil {
-			err = fmt.Errorf("ended by itself")
+			err = errors.New("ended by itself")
 		}
 		c.fail(fmt.Errorf("%s: %w", name, err))
 	})
@@ -45,8 +46,8 @@ func (c *crew) wait(parent context.Context) error {
 	cause := context.Cause(c.ctx)
 	c.fail(nil)
 	c.wg.Wait()
-	if parent.Err() != nil || cause == context.Canceled {
-		return nil
+	if parent.Err() != nil || errors.Is(cause, context.Canceled) {
+		return nil //nolint:nilerr // the process was asked to end
 	}
 	return cause
 }

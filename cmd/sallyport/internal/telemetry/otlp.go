@@ -109,6 +109,6 @@ func reportErrors(logger *slog.Logger) {
 			return
 		}
 		last = time.Now()
-		logger.Warn("telemetry is not delivered", slog.Any("error", err)) //nolint:sloglint // the SDK's handler has no context
+		logger.Warn("telemetry is not delivered", slog.Any("error", err))
 	}))
 }

@@ -168,7 +168,7 @@ func (d *Document) value(n *yaml.Node, v reflect.Value, key string, path bool) {
 		v.SetZero() // "key:" with nothing after it is the zero value, as in every YAML reader
 		return
 	}
-	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if isText(v) {
 		d.scalar(n, v, key, path)
 		return
 	}
@@ -309,7 +309,7 @@ func (d *Document) scalar(n *yaml.Node, v reflect.Value, key string, path bool) 
 }
 
 func isText(v reflect.Value) bool {
-	_, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
+	_, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	return ok
 }
 

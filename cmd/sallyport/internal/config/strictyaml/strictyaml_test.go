@@ -85,7 +85,7 @@ func TestElementsStartAsTheirDefault(t *testing.T) {
 
 func TestEveryProblemAtOnce(t *testing.T) {
 	var got outer
-	_, err := strictyaml.Decode("c.yaml", []byte(`nmae: gw
+	_, err := strictyaml.Decode("c.yaml", []byte(`nam: gw
 listeners:
   - cert_flie: a.pem
     timeout: fast
@@ -98,7 +98,7 @@ optional: text
 zzzzzzzzzzzz: 1
 `), env, &got)
 	want := []string{
-		`c.yaml:1: nmae: unknown key; did you mean "name"?`,
+		`c.yaml:1: nam: unknown key; did you mean "name"?`,
 		`c.yaml:3: listeners[0].cert_flie: unknown key; did you mean "cert_file"?`,
 		`c.yaml:4: listeners[0].timeout: "fast" is not a duration such as 5s or 2m`,
 		`c.yaml:5: listeners[0].max: "lots" is not a valid value: "lots" is not a size such as 64KiB or 10MiB`,

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/sallyport/sallyport/engine/analysis"
+)
+
+// UnsupportedObligationError reports a place where a policy asks for something
+// that this gateway cannot carry out.
+type UnsupportedObligationError struct {
+	Key      string // upstream.token_exchange
+	Location *ast.Location
+}
+
+func (e *UnsupportedObligationError) Error() string {
+	p := placeOf(e.Location)
+	return fmt.Sprintf("%s:%d: %s is not available", p.File, p.Row, e.Key)
+}
+
+// CheckObligations looks through the rules that the entrypoints can reach for
+// obligations that would be a policy fault at run time, and reports each place as
+// a joined UnsupportedObligationError. It sees literal names; a name that a policy
+// computes is still refused when it decides.
+func CheckObligations(c *ast.Compiler, entrypoints ...string) error {
+	var found []*UnsupportedObligationError
+	seen := map[*ast.Rule]struct{}{}
+	for _, path := range entrypoints {
+		ref, err := entrypointRef(path)
+		if err != nil {
+			return fmt.Errorf("entrypoint %q: %w", path, err)
+		}
+		for _, rule := range analysis.Reachable(c, ref) {
+			if _, done := seen[rule]; !done {
+				seen[rule] = struct{}{}
+				found = append(found, unsupportedIn(rule)...)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b *UnsupportedObligationError) int {
+		return cmp.Or(a.Location.Compare(b.Location), cmp.Compare(a.Key, b.Key))
+	})
+	problems := make([]error, len(found))
+	for i, f := range found {
+		problems[i] = f
+	}
+	return errors.Join(problems...)
+}
+
+// unsupportedIn finds members of object literals, and rules that define such a
+// member themselves, as decision.rate_limit := {...}.
+func unsupportedIn(rule *ast.Rule) (found []*UnsupportedObligationError) {
+	for _, term := range rule.Head.Ref() {
+		if key, ok := unsupportedKey(term); ok {
+			found = append(found, &UnsupportedObligationError{Key: key, Location: rule.Location})
+		}
+	}
+	ast.WalkTerms(rule, func(term *ast.Term) bool {
+		obj, ok := term.Value.(ast.Object)
+		if !ok {
+			return false
+		}
+		obj.Foreach(func(k, v *ast.Term) {
+			if key, ok := unsupportedKey(k); ok {
+				found = append(found, &UnsupportedObligationError{Key: key, Location: cmp.Or(k.Location, term.Location, rule.Location)})
+			}
+			if k.Equal(ast.StringTerm("challenge")) {
+				found = append(found, unsupportedChallenge(v, rule)...)
+			}
+		})
+		return false
+	})
+	return found
+}
+
+func unsupportedKey(term *ast.Term) (string, bool) {
+	switch s, _ := term.Value.(ast.String); s {
+	case "token_exchange":
+		return "upstream.token_exchange", true
+	case "rate_limit":
+		return "rate_limit", true
+	}
+	return "", false
+}
+
+func unsupportedChallenge(v *ast.Term, rule *ast.Rule) (found []*UnsupportedObligationError) {
+	obj, ok := v.Value.(ast.Object)
+	if !ok {
+		return nil
+	}
+	for _, name := range []string{"acr_values", "max_age"} {
+		if obj.Get(ast.StringTerm(name)) != nil {
+			found = append(found, &UnsupportedObligationError{Key: "challenge." + name, Location: cmp.Or(v.Location, rule.Location)})
+		}
+	}
+	return found
+}

@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/route"
+	"github.com/sallyport/sallyport/proxy/upstream"
+)
+
+func TestValidateNamesEveryProblem(t *testing.T) {
+	bad := DefaultListener()
+	bad.Address, bad.ProxyProtocol = "8080", true
+	bad.Limits.MaxHeaderBytes, bad.Limits.IdleTimeout = 10, -1
+	also := DefaultListener()
+	also.Name, also.Address, also.TrustedProxies = "b", ":0", []string{"10.0.0.0/8", "example.com"}
+	twice := also
+	twice.TrustedProxies = nil
+	cfg := Config{
+		Listeners: []ListenerConfig{bad, also, twice},
+		Upstreams: map[string]upstream.Config{"u": {Endpoints: []string{"ftp://a", "http://a/path", "http://u:p@a", "http://0.0.0.0"}, MaxConnections: -1}},
+		Routes:    []route.Config{{Name: "r", Upstream: "v", Authenticate: []string{"a", "b"}}}, IdentityHeaders: []string{"x y"},
+	}
+	var keys []string
+	for _, p := range setting.Problems(cfg.Validate(func(n string) bool { return n == "a" })) {
+		keys = append(keys, p.Key)
+	}
+	slices.Sort(keys)
+	want := []string{
+		"identity_headers[0]",
+		"listeners[0].address", "listeners[0].limits.idle_timeout", "listeners[0].limits.max_header_bytes", "listeners[0].name", "listeners[0].proxy_protocol",
+		"listeners[1].trusted_proxies[1]", "listeners[2].name",
+		"routes[0].authenticate[1]", "routes[0].upstream",
+		"upstreams.u.endpoints[0]", "upstreams.u.endpoints[1]", "upstreams.u.endpoints[2]", "upstreams.u.endpoints[3]", "upstreams.u.max_connections",
+	}
+	if !slices.Equal(keys, want) {
+		t.Errorf("got  %v\nwant %v", keys, want)
+	}
+}
+
+func TestUpstreamFilesThatCannotBeReadStopTheBuild(t *testing.T) {
+	c := upstream.Default()
+	c.Endpoints = []string{"https://a"}
+	c.TLS = upstream.TLSConfig{CAFile: "/nowhere/ca.pem", CertFile: "/nowhere/c.pem"}
+	var keys []string
+	for _, p := range setting.Problems(c.Validate()) {
+		keys = append(keys, p.Key)
+	}
+	if !slices.Equal(keys, []string{"tls.ca_file", "tls.cert_file"}) {
+		t.Errorf("got %v", keys)
+	}
+}
