@@ -46,6 +46,7 @@ type App struct {
 	logger    *slog.Logger
 	telemetry *telemetry.Providers
 	log       *decisionlog.Log
+	opaLog    *opaLog
 	front     *proxy.Server
 	crew      *crew // nil until Run
 	status    *status
@@ -66,8 +67,10 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	if a.telemetry, err = telemetry.New(ctx, cfg.Telemetry, "sallyport", version.String(), a.logger); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}
+	a.opaLog = &opaLog{logger: a.logger}
 	if a.log, err = decisionlog.New(cfg.DecisionLog, opts.Stdout, decisionlog.Deps{
 		Logger: a.logger, Meter: a.telemetry.Meter, Entrypoint: cfg.Policy.Engine.Entrypoint,
+		Sinks: []decisionlog.Sink{a.opaLog},
 	}); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"reflect"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/certs"
 )
 
@@ -60,6 +61,9 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 				return nil, fmt.Errorf("%w; a change of the TLS or PROXY protocol settings of an address that is in use needs a restart", err)
 			}
 		}
+		return nil, err
+	}
+	if s.net, err = proxy.ProxyProtocol(s.net, c.ListenerConfig); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -50,7 +50,9 @@ func (a *App) buildPolicy(cfg *config.Config) (*policyUnit, error) {
 	if err := e.Require(entrypoints(cfg)...); err != nil {
 		return nil, err
 	}
-	source, err := bundles.New(cfg.Policy.Sources, bundles.Deps{Engine: e, Logger: a.logger, Meter: a.telemetry.Meter})
+	source, err := bundles.New(cfg.Policy.Sources, bundles.Deps{
+		Engine: e, Logger: a.logger, Meter: a.telemetry.Meter, OnManager: a.opaLog.manager.Store,
+	})
 	if err != nil {
 		return nil, err
 	}
