@@ -24,10 +24,10 @@ IMAGE_LDFLAGS   ?= -s -w -X github.com/sallyport/sallyport/cmd/sallyport/interna
 kube_minor  = $(word 2,$(subst ., ,$(KUBE_VERSION)))
 helm_flags  = $(foreach p,pkg/chartutil pkg/lint/rules,-X helm.sh/helm/v3/$(p).k8sVersionMajor=1 -X helm.sh/helm/v3/$(p).k8sVersionMinor=$(kube_minor))
 
-$(CHART_BIN)/.chart-tools: $(CHART_TOOLS)/go.mod $(CHART_TOOLS)/go.sum .ci/charts.mk
+$(CHART_BIN)/.chart-tools: $(CHART_TOOLS)/go.mod $(CHART_TOOLS)/go.sum $(wildcard $(CHART_TOOLS)/unpack/*.go) .ci/charts.mk
 	mkdir -p $(CHART_BIN)
 	cd $(CHART_TOOLS) && $(GO) build -trimpath -ldflags '-s -w $(helm_flags)' -o $(CHART_BIN)/ \
-		helm.sh/helm/v3/cmd/helm github.com/yannh/kubeconform/cmd/kubeconform github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+		helm.sh/helm/v3/cmd/helm github.com/yannh/kubeconform/cmd/kubeconform github.com/helm-unittest/helm-unittest/cmd/helm-unittest ./unpack
 	touch $@
 
 chart-tools: $(CHART_BIN)/.chart-tools ## Build helm, kubeconform and helm-unittest into .bin.
@@ -38,12 +38,13 @@ $(KUBE_SCHEMAS)/.done: $(wildcard $(CHART_TOOLS)/schemas/*.go) .ci/charts.mk
 
 # Part of `make generate`: the chart's values.schema.json from the binary's own schema.
 chart-schema: ## Write values.schema.json.
+	mkdir -p $(CHART_BIN)
 	$(GO) run ./cmd/sallyport schema config > $(CHART_BIN)/config.schema.json
 	cd $(CHART_TOOLS) && $(GO) run ./valuesschema -values $(CURDIR)/$(CHART)/schema/values.json \
 		-out $(CURDIR)/$(CHART)/values.schema.json < $(CHART_BIN)/config.schema.json
 
-chart-lint: $(CHART_BIN)/.chart-tools $(KUBE_SCHEMAS)/.done ## helm lint --strict, and the manifests against the schemas of Kubernetes.
-	.ci/chart-lint $(CHART_BIN) $(CHART) $(KUBE_SCHEMAS) $(KUBE_VERSION)
+chart-lint: build $(CHART_BIN)/.chart-tools $(KUBE_SCHEMAS)/.done ## helm lint --strict; the manifests against the schemas of Kubernetes, the configuration by the gateway.
+	.ci/chart-lint $(CHART_BIN) $(CHART) $(KUBE_SCHEMAS) $(KUBE_VERSION) bin/sallyport
 
 chart-test: $(CHART_BIN)/.chart-tools ## Unit tests of the chart and of the tools around it.
 	$(CHART_BIN)/helm-unittest --strict $(CHART)

@@ -65,7 +65,7 @@ func binaryLayer(file string) (v1.Layer, error) {
 	if err := mustBeStatic(file); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(file) //nolint:gosec // the file that the flag names
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func main() {
 }
 
 func run(config io.Reader, values, out string) error {
-	text, err := os.ReadFile(values) //nolint:gosec // the file that the flag names
+	text, err := os.ReadFile(values)
 	if err != nil {
 		return err
 	}
