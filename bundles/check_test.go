@@ -109,6 +109,38 @@ func TestCheckMissingPath(t *testing.T) {
 	}
 }
 
+func TestConfigProblemsOfKeys(t *testing.T) {
+	t.Parallel()
+	rs, es := newKey(t, "RS256"), newKey(t, "ES256")
+	for name, tc := range map[string]struct{ key, algorithm, want string }{
+		"RSA":                {rs.public, "RS256", ""},
+		"RSA by default":     {rs.public, "", ""},
+		"RSA-PSS":            {rs.public, "PS512", ""},
+		"elliptic curve":     {es.public, "ES256", ""},
+		"secret":             {"anything", "HS256", ""},
+		"no PEM":             {"/etc/keys/release.pem", "RS256", "not a public key in PEM"},
+		"private key":        {string(readFile(t, rs.file)), "RS256", "private key is not a public key"},
+		"RSA for ES256":      {rs.public, "ES256", "an RSA key cannot verify ES256"},
+		"elliptic for RS256": {es.public, "RS256", "needs an algorithm ES256"},
+		"garbage in PEM":     {"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "RS256", "asn1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := bundles.Config{OPA: map[string]any{
+				"services": map[string]any{"acme": map[string]any{"url": "https://bundles.example"}},
+				"keys":     map[string]any{"release": map[string]any{"key": tc.key, "algorithm": tc.algorithm}},
+			}}
+			err := cfg.Validate()
+			switch {
+			case tc.want == "" && err != nil:
+				t.Error(err)
+			case tc.want != "" && (err == nil || !strings.HasPrefix(err.Error(), "opa.keys.release.key: ") || !strings.Contains(err.Error(), tc.want)):
+				t.Errorf("error %v, want opa.keys.release.key with %q", err, tc.want)
+			}
+		})
+	}
+}
+
 func TestConfigProblems(t *testing.T) {
 	t.Parallel()
 	service := map[string]any{"acme": map[string]any{"url": "https://bundles.example"}}

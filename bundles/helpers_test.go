@@ -14,7 +14,15 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(killURL) != "" {
+		if err := killedGateway(); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func newEngine(t testing.TB) *engine.Engine {
 	t.Helper()
