@@ -219,6 +219,24 @@ func itoa(n int) string {
 	return itoa(n/10) + string(rune('0'+n%10))
 }
 
+// TestRefusedClientsMaySendTheRest: closing at once would reset the connection,
+// and a client that is still sending would lose the answer.
+func TestRefusedClientsMaySendTheRest(t *testing.T) {
+	g := start(t, listenRaw(t, nil).addr())
+	c := dial(t, g.addr)
+	br := bufio.NewReader(c)
+	resp, _ := exchangeOn(t, c, br, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n")
+	if resp.StatusCode != 413 {
+		t.Fatalf("got %d", resp.StatusCode)
+	}
+	for i := range 10 {
+		if _, err := c.Write(make([]byte, 10<<10)); err != nil {
+			t.Fatalf("part %d: %v", i, err)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
 func TestBrokenChunksNeverComplete(t *testing.T) {
 	const start11 = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 	bodies := map[string]string{

@@ -159,6 +159,7 @@ func TestStaleConnections(t *testing.T) {
 	g := start(t, up.addr())
 	do := func(raw string) int {
 		resp, _ := get(t, g.addr, raw)
+		eventually(t, "the connection is kept", func() bool { return g.current.Load().upstreams["main"].pool.Pending() == 0 })
 		return resp.StatusCode
 	}
 	if got := do("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"); got != 200 {
@@ -184,6 +185,7 @@ func TestPostNoticesClosedConnections(t *testing.T) {
 		if resp, _ := get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok"); resp.StatusCode != 200 {
 			t.Fatalf("request %d: got %d", i, resp.StatusCode)
 		}
+		eventually(t, "the connection is kept", func() bool { return g.current.Load().upstreams["main"].pool.Pending() == 0 })
 		up.closeConns()
 		eventually(t, "the upstream's connection ends", func() bool {
 			up.mu.Lock()
@@ -363,6 +365,18 @@ func TestPolicyReadsTheBodyAndItIsForwarded(t *testing.T) {
 		if b, _, err := kept.Buffer(context.Background()); string(b) != "01234567" || err != nil {
 			t.Errorf("after the request: %q, %v", b, err)
 		}
+	}
+}
+
+func TestBodyThatNobodyReadCannotBeReadLater(t *testing.T) {
+	var kept authz.Body
+	g := start(t, listenRaw(t, nil).addr(), withDecider(func(in *authz.Input) (*authz.Decision, error) {
+		kept = in.Request.Body
+		return allow(in)
+	}))
+	get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+	if b, _, err := kept.Buffer(context.Background()); err == nil {
+		t.Errorf("read %q from a connection that serves another request", b)
 	}
 }
 
