@@ -54,7 +54,7 @@ func counts(t *testing.T, reader *metric.ManualReader) map[string]int64 {
 				}
 			case metricdata.Histogram[float64]:
 				for _, p := range data.DataPoints {
-					out[m.Name+" "+p.Attributes.Encoded(encoder)] = int64(p.Count) //nolint:gosec // G115: a few
+					out[m.Name+" "+p.Attributes.Encoded(encoder)] = int64(p.Count)
 				}
 			}
 		}
