@@ -29,6 +29,7 @@ test: deps ## every Go test with the race detector
 .PHONY: generate
 generate: build ## references and schemas that come from the code
 	$(GO) generate ./cmd/...
+	$(MAKE) --no-print-directory chart-schema chart-docs
 	$(MAKE) chart-schema chart-docs
 
 .PHONY: lint

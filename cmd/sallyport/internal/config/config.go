@@ -126,7 +126,7 @@ func Default() Config {
 
 // Load reads and checks a file. The error joins one problem for each mistake.
 func Load(file string) (*Config, error) {
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}

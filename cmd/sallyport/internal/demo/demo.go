@@ -114,7 +114,7 @@ func writeFile(dir, name string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // a gateway under another user reads the configuration
 		return fmt.Errorf("write the demo's files: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // below the folder that the operator names
 	if err != nil {
 		return fmt.Errorf("write the demo's files: %w (choose an empty folder)", err)
 	}
