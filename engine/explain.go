@@ -1,16 +1,12 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/sallyport/sallyport/engine/authz"
 )
@@ -64,7 +60,8 @@ type RuleFailure struct {
 type Condition struct {
 	Text string `json:"text"`
 	Place
-	// Values are the parts of the input that the expression names.
+	// Values are what the parts of the input and the local names stood for that the
+	// expression mentions.
 	Values []Value `json:"values,omitempty"`
 }
 
@@ -133,7 +130,7 @@ func valueJSON(v ast.Value) (json.RawMessage, error) {
 // excludes are tried and say which condition fails, and so is early exit, so that
 // all rules that hold are found; neither changes a result.
 func (e *Engine) trace(ctx context.Context, decided *evaluation, x *Explanation) {
-	t := &ruleTracer{input: decided.input, byQuery: map[uint64]*ruleTrace{}, byRule: map[*ast.Rule]*ruleTrace{}}
+	t := newRuleTracer(decided.input, decided.snapshot.compiler.RewrittenVars)
 	ev := evaluation{
 		snapshot: decided.snapshot, entrypoint: decided.entrypoint, input: decided.input,
 		now: decided.now, timeout: explainTimeout, tracer: t,
@@ -163,118 +160,4 @@ func placeOf(l *ast.Location) Place {
 		return Place{}
 	}
 	return Place{File: l.File, Row: l.Row}
-}
-
-// ruleTracer watches which rules are entered, which hold, and where the others
-// fail.
-type ruleTracer struct {
-	input   *ast.Term
-	byQuery map[uint64]*ruleTrace
-	byRule  map[*ast.Rule]*ruleTrace
-}
-
-type ruleTrace struct {
-	rule   *ast.Rule
-	held   bool
-	failed *ast.Expr // the furthest of the body that failed
-}
-
-// Enabled makes the evaluator report.
-func (*ruleTracer) Enabled() bool { return true }
-
-// Config asks for no variables: the values shown are those of the input.
-func (*ruleTracer) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
-
-// TraceEvent takes one event of the evaluation. A rule's body is evaluated under
-// the query id with which the rule is entered.
-func (t *ruleTracer) TraceEvent(evt topdown.Event) {
-	switch node := evt.Node.(type) {
-	case *ast.Rule:
-		r := t.byRule[node]
-		if r == nil {
-			r = &ruleTrace{rule: node}
-			t.byRule[node] = r
-		}
-		t.byQuery[evt.QueryID] = r
-		r.held = r.held || evt.Op == topdown.ExitOp
-	case *ast.Expr:
-		if evt.Op != topdown.FailOp {
-			return
-		}
-		if r := t.byQuery[evt.QueryID]; r != nil && (r.failed == nil || node.Index > r.failed.Index) {
-			r.failed = node
-		}
-	}
-}
-
-func (t *ruleTracer) sorted() []*ruleTrace {
-	out := make([]*ruleTrace, 0, len(t.byRule))
-	for _, r := range t.byRule {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(a, b *ruleTrace) int {
-		pa, pb := placeOf(a.rule.Location), placeOf(b.rule.Location)
-		return cmp.Or(cmp.Compare(pa.File, pb.File), cmp.Compare(pa.Row, pb.Row))
-	})
-	return out
-}
-
-// condition describes the expression that failed as its author wrote it. The
-// compiler splits expressions: what failed may be a part, then the whole is shown
-// with the values of all its parts.
-func (t *ruleTracer) condition(r *ruleTrace) Condition {
-	parts := statement(r.rule.Body, r.failed)
-	whole := parts[0]
-	c := Condition{Text: whole.String(), Place: placeOf(whole.Location)}
-	if whole.Location != nil && len(whole.Location.Text) > 0 {
-		c.Text = strings.TrimSpace(string(whole.Location.Text))
-	}
-	for _, expr := range parts {
-		ast.WalkRefs(expr, func(ref ast.Ref) bool {
-			if ref[0].Equal(ast.InputRootDocument) {
-				c.addValue(t.value(ref))
-			}
-			return false
-		})
-	}
-	return c
-}
-
-func (c *Condition) addValue(v Value) {
-	if !slices.ContainsFunc(c.Values, func(o Value) bool { return o.Ref == v.Ref }) {
-		c.Values = append(c.Values, v)
-	}
-}
-
-// statement returns the expressions of body that came from the same statement of
-// the source as failed, the one with the longest text first.
-func statement(body ast.Body, failed *ast.Expr) []*ast.Expr {
-	whole := failed
-	for _, expr := range body {
-		if covers(expr.Location, whole.Location) {
-			whole = expr
-		}
-	}
-	parts := []*ast.Expr{whole}
-	for _, expr := range body {
-		if expr != whole && covers(whole.Location, expr.Location) {
-			parts = append(parts, expr)
-		}
-	}
-	return parts
-}
-
-// covers reports whether the text at outer includes that at inner.
-func covers(outer, inner *ast.Location) bool {
-	return outer != nil && inner != nil && outer.File == inner.File &&
-		outer.Offset <= inner.Offset && inner.Offset+len(inner.Text) <= outer.Offset+len(outer.Text)
-}
-
-func (t *ruleTracer) value(ref ast.Ref) Value {
-	prefix := ref.ConstantPrefix()
-	out := Value{Ref: prefix.String()}
-	if v, err := t.input.Value.Find(prefix[1:]); err == nil {
-		out.JSON, _ = valueJSON(v) // what has no JSON is shown as undefined
-	}
-	return out
 }

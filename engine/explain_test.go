@@ -2,6 +2,8 @@ package engine_test
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,7 +53,10 @@ func TestExplain(t *testing.T) {
 	wantFailed := []engine.RuleFailure{
 		{
 			RuleResult: engine.RuleResult{Name: "data.gateway.decision", Place: place(5)},
-			Condition:  engine.Condition{Text: "role in data.readers", Place: place(8)},
+			Condition: engine.Condition{
+				Text: "role in data.readers", Place: place(8),
+				Values: []engine.Value{{Ref: "role", JSON: json.RawMessage(`"guest"`)}},
+			},
 		},
 		{
 			RuleResult: engine.RuleResult{Name: "data.gateway.decision", Place: place(11)},
@@ -107,6 +112,37 @@ decision := true if {
 	}
 	if len(x.Failed) != 1 || x.Failed[0].Condition.Text != `input.request.path == "/elsewhere"` {
 		t.Errorf("failed: %+v", x.Failed)
+	}
+}
+
+func TestExplainShowsLocalNames(t *testing.T) {
+	const policy = `package gateway
+
+default decision := false
+
+decision := true if {
+	some grant in data.grants
+	grant.methods[_] == input.request.method
+	wanted := grant.roles
+	has_any(wanted, grant.missing.deep)
+}
+
+has_any(roles, _) if roles[_] == "x"`
+	x, err := active(t, `{"grants": [{"methods": ["GET"], "roles": ["writer"]}]}`, policy).Explain(t.Context(), order())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := engine.Condition{
+		Text: "has_any(wanted, grant.missing.deep)", Place: engine.Place{File: "policy0.rego", Row: 9},
+		Values: []engine.Value{{Ref: "wanted", JSON: json.RawMessage(`["writer"]`)}, {Ref: "grant.missing.deep"}},
+	}
+	if len(x.Failed) != 1 {
+		t.Fatalf("failed: %+v", x.Failed)
+	}
+	got := x.Failed[0].Condition
+	slices.SortFunc(got.Values, func(a, b engine.Value) int { return -strings.Compare(a.Ref, b.Ref) })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
