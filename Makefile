@@ -49,7 +49,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	.ci/fuzz $(or $(FUZZTIME),10s)
 
 .PHONY: e2e
-e2e: build deps ## the real binary with real servers under load
+e2e: build deps $(TOOLS)/otelcol ## the real binary with real servers under load
 	$(GO) test -tags e2e -count=1 -timeout 15m ./cmd/sallyport/e2e/...
 
 .PHONY: check
@@ -59,6 +59,10 @@ check: ## all that must hold before a change lands
 .PHONY: clean
 clean:
 	rm -rf bin dist $(TOOLS)
+
+$(TOOLS)/otelcol: .ci/otelcol/go.mod .ci/otelcol/go.sum .ci/otelcol/main.go
+	mkdir -p $(TOOLS)
+	$(GO) -C .ci/otelcol build -o $(CURDIR)/$@ .
 
 $(TOOLS)/%: .ci/tools/go.mod .ci/tools/go.sum
 	mkdir -p $(TOOLS)

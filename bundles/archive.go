@@ -13,15 +13,18 @@ import (
 	"github.com/open-policy-agent/opa/v1/bundle"
 )
 
-// DefaultSizeLimit is how large a bundle may be, unpacked, in bytes.
+// DefaultSizeLimit is how large a bundle of a service may be, unpacked, in bytes.
 const DefaultSizeLimit = 64 << 20
+
+// localLimit is how large a bundle may be that an operator names or builds.
+const localLimit = 1 << 30
 
 var errTooLarge = errors.New("bundle exceeds its size limit")
 
 // readArchive reads a bundle from a file, with its signature verified against
 // verification, or not looked at if that is nil.
 func readArchive(path string, verification *bundle.VerificationConfig) (*bundle.Bundle, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := os.ReadFile(path) //nolint:gosec // the operator names it
 	if err != nil {
 		return nil, fmt.Errorf("read bundle: %w", err)
 	}
@@ -33,13 +36,13 @@ func readArchive(path string, verification *bundle.VerificationConfig) (*bundle.
 }
 
 func parseArchive(raw []byte, verification *bundle.VerificationConfig) (*bundle.Bundle, error) {
-	if err := checkArchive(raw, DefaultSizeLimit); err != nil {
+	if err := checkArchive(raw, localLimit); err != nil {
 		return nil, err
 	}
 	b, err := bundle.NewReader(bytes.NewReader(raw)).
 		WithRegoVersion(ast.RegoV1).
 		WithProcessAnnotations(true).
-		WithSizeLimitBytes(DefaultSizeLimit).
+		WithSizeLimitBytes(localLimit).
 		WithSkipBundleVerification(verification == nil).
 		WithBundleVerificationConfig(verification).
 		Read()
@@ -69,7 +72,7 @@ func checkArchive(raw []byte, limit int64) error {
 
 // readSignatures returns the tokens of the archive's signatures file.
 func readSignatures(path string) ([]string, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // the operator names it
 	if err != nil {
 		return nil, fmt.Errorf("read bundle: %w", err)
 	}
@@ -87,7 +90,7 @@ func readSignatures(path string) ([]string, error) {
 			continue
 		}
 		var buf bytes.Buffer
-		if _, err := d.Read(&buf, DefaultSizeLimit); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := d.Read(&buf, localLimit); err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("bundle %s: read signatures: %w", path, err)
 		}
 		var s bundle.SignaturesConfig

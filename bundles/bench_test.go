@@ -43,3 +43,32 @@ func BenchmarkActivatePaths(b *testing.B) {
 		}
 	}
 }
+
+// Benchmark of the same through a bundle service: download, unpack, verify,
+// compile twice (OPA's plugin and the gate), activate.
+func BenchmarkActivateService(b *testing.B) {
+	key := newKey(b, "RS256")
+	dir := b.TempDir()
+	largePolicy(b, dir)
+	var archives [2][]byte
+	for i := range archives {
+		built, err := bundles.Build(context.Background(), bundles.Building{
+			Paths: []string{dir}, Signing: key.signing("release"), Revision: fmt.Sprint(i),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		archives[i] = built.Archive
+	}
+	shelf := newShelf(b, archives[0])
+	s := newSource(b, bundles.Config{OPA: opaConfig(shelf.URL, &key)}, newEngine(b))
+	run(b, s)
+	waitFor(b, s, "the bundle", isReady)
+	b.ReportAllocs()
+	b.ReportMetric(float64(len(archives[0])), "archive-bytes")
+	for i := 0; b.Loop(); i++ {
+		want := fmt.Sprint((i + 1) % 2)
+		shelf.serve(archives[(i+1)%2])
+		waitFor(b, s, "the other bundle", func(st bundles.Status) bool { return st.Revision == want })
+	}
+}

@@ -2,6 +2,7 @@ package bundles
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -72,6 +73,8 @@ type Deps struct {
 	// FS is where paths are looked up; nil: the file system. The embedded policy
 	// of the demo comes this way.
 	FS fs.FS
+	// ID tells this gateway from its replicas in OPA's reports; empty: random.
+	ID string
 	// Info is what opa.runtime() tells policies, where they may call it; optional.
 	Info *ast.Term
 	// OnManager sees OPA's plugin manager before it starts, so that the decision
@@ -88,6 +91,9 @@ func (d Deps) withDefaults() Deps {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.ID == "" {
+		d.ID = rand.Text()
 	}
 	return d
 }
@@ -123,7 +129,7 @@ func New(cfg Config, deps Deps) (Source, error) {
 	case len(cfg.OPA) > 0:
 		return newServiceSource(cfg, deps, j)
 	default:
-		j.failed("", errNoSource)
+		j.failed(context.Background(), "", errNoSource)
 		return &noSource{journal: j}, nil
 	}
 }

@@ -23,7 +23,7 @@ type Checking struct {
 // the entrypoints, and answer with decisions that this build can carry out. It
 // reads `paths`; of `opa` it checks the configuration and contacts nobody.
 func Check(ctx context.Context, cfg Config, c Checking) []*Problem {
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.Validate(); err != nil { //nolint:contextcheck // nothing in it waits
 		return Problems(err)
 	}
 	if len(cfg.Paths) == 0 {
@@ -73,7 +73,7 @@ func (t *tree) checkEntrypoint(compiler *ast.Compiler, entrypoint string) []*Pro
 	if len(rules) == 0 {
 		return []*Problem{{Text: fmt.Sprintf("entrypoint %s: no rule %s in the policies", entrypoint, ref)}}
 	}
-	return checkDecision(compiler, ref, t.rules(ref))
+	return checkDecision(compiler, entrypoint, ref, t.rules(ref))
 }
 
 // rules returns the rules of ref as they were written: compiling moves parts of

@@ -54,18 +54,18 @@ func TestCheck(t *testing.T) {
 		},
 		"written obligations": {
 			[]string{"a.rego", "package gateway\n\ndecision := {\n\t\"allow\": true,\n\t\"rate_limit\": {\"key\": \"a\", \"rate\": \"1/s\"},\n\t\"upstream\": {\"token_exchange\": {\"audience\": \"b\"}},\n}\n"},
-			[]string{"a.rego:5:16: rate_limit: not supported by this build", "a.rego:6:33: upstream.token_exchange: not supported by this build"},
+			[]string{"a.rego:5:2: rate_limit is not supported by this build", "a.rego:6:15: upstream.token_exchange is not supported by this build"},
 		},
 		"obligations by a function": {
 			[]string{"a.rego", "package gateway\n\ndecision := limited(\"a\")\n\nlimited(key) := {\"allow\": true, \"rate_limit\": {\"key\": key}}\n"},
-			[]string{"a.rego:3:1: data.gateway.decision: rate_limit is not supported by this build"},
+			[]string{"a.rego:5:33: rate_limit is not supported by this build"},
 		},
 		"not a decision": {
 			[]string{"a.rego", "package gateway\n\ndecision := {\"allowed\": true}\n"},
 			[]string{"a.rego:3:1: data.gateway.decision: a decision has no \"allowed\" (it has allow, body,"},
 		},
-		"other names elsewhere": {
-			[]string{"a.rego", "package gateway\n\ndecision := {\"allow\": false, \"labels\": {\"rate_limit\": \"x\"}, \"body\": {\"rate_limit\": 1, \"max_age\": 2}}\n"},
+		"anything in labels, headers and body": {
+			[]string{"a.rego", "package gateway\n\ndecision := {\"allow\": false, \"labels\": {\"a\": \"x\"}, \"headers\": {\"x-a\": \"b\"}, \"body\": {\"max_age\": 2}}\n"},
 			nil,
 		},
 		"unknown member of a member": {
@@ -74,7 +74,7 @@ func TestCheck(t *testing.T) {
 		},
 		"log in again": {
 			[]string{"a.rego", "package gateway\n\ndecision := {\"allow\": false, \"challenge\": {\"acr_values\": \"mfa\"}}\n"},
-			[]string{"a.rego:3:58: challenge.acr_values: not supported by this build"},
+			[]string{"a.rego:3:43: challenge.acr_values is not supported by this build"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,6 +106,38 @@ func TestCheckMissingPath(t *testing.T) {
 	got := bundles.CheckPaths(context.Background(), []string{t.TempDir() + "/none"}, bundles.Checking{})
 	if len(got) != 1 || !strings.Contains(got[0].Text, "no such file") {
 		t.Errorf("problems %v, want one about the missing file", got)
+	}
+}
+
+func TestConfigProblemsOfKeys(t *testing.T) {
+	t.Parallel()
+	rs, es := newKey(t, "RS256"), newKey(t, "ES256")
+	for name, tc := range map[string]struct{ key, algorithm, want string }{
+		"RSA":                {rs.public, "RS256", ""},
+		"RSA by default":     {rs.public, "", ""},
+		"RSA-PSS":            {rs.public, "PS512", ""},
+		"elliptic curve":     {es.public, "ES256", ""},
+		"secret":             {"anything", "HS256", ""},
+		"no PEM":             {"/etc/keys/release.pem", "RS256", "not a public key in PEM"},
+		"private key":        {string(readFile(t, rs.file)), "RS256", "private key is not a public key"},
+		"RSA for ES256":      {rs.public, "ES256", "an RSA key cannot verify ES256"},
+		"elliptic for RS256": {es.public, "RS256", "needs an algorithm ES256"},
+		"garbage in PEM":     {"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "RS256", "asn1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := bundles.Config{OPA: map[string]any{
+				"services": map[string]any{"acme": map[string]any{"url": "https://bundles.example"}},
+				"keys":     map[string]any{"release": map[string]any{"key": tc.key, "algorithm": tc.algorithm}},
+			}}
+			err := cfg.Validate()
+			switch {
+			case tc.want == "" && err != nil:
+				t.Error(err)
+			case tc.want != "" && (err == nil || !strings.HasPrefix(err.Error(), "opa.keys.release.key: ") || !strings.Contains(err.Error(), tc.want)):
+				t.Errorf("error %v, want opa.keys.release.key with %q", err, tc.want)
+			}
+		})
 	}
 }
 

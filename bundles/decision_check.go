@@ -10,72 +10,22 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/types"
 
+	"github.com/sallyport/sallyport/engine"
 	"github.com/sallyport/sallyport/policies"
 )
 
-// unsupported are obligations of the contract whose machinery this build does
-// not have. The engine refuses them at run time; a policy that has them written
-// down is refused before.
-var unsupported = []string{"rate_limit", "upstream.token_exchange", "challenge.acr_values", "challenge.max_age"}
-
-// checkDecision looks at the objects written in the entrypoint's rules, which
-// have positions, and at what the compiler inferred about its value, which sees
-// through functions.
-func checkDecision(compiler *ast.Compiler, ref ast.Ref, rules []*ast.Rule) []*Problem {
-	var out []*Problem
-	for _, r := range rules {
-		out = append(out, writtenObligations(r)...)
-	}
-	written := len(out) > 0
+// checkDecision looks for obligations that this build cannot carry out, and at
+// what the compiler inferred about the entrypoint's value, which sees through
+// functions: a member that no decision has would be a policy fault on each request.
+func checkDecision(compiler *ast.Compiler, entrypoint string, ref ast.Ref, rules []*ast.Rule) []*Problem {
+	out := flatten(engine.CheckObligations(compiler, entrypoint))
 	known := decisionMembers()
 	for _, member := range inferredMembers(compiler.TypeEnv.GetByRef(ref), "") {
-		switch {
-		case slices.Contains(unsupported, member):
-			if !written {
-				out = append(out, at(location(rules), "%s: %s is not supported by this build", ref, member))
-			}
-		case !closedParent(known, member) || slices.Contains(known, member):
-		default:
+		if closedParent(known, member) && !slices.Contains(known, member) {
 			out = append(out, at(location(rules), "%s: a decision has no %q (it has %s)", ref, member, strings.Join(known, ", ")))
 		}
 	}
 	return out
-}
-
-// writtenObligations finds unsupported obligations in object literals. Any object
-// of the rule may become the decision, but for what is content: a body, labels, headers.
-func writtenObligations(r *ast.Rule) []*Problem {
-	var out []*Problem
-	content := map[*ast.Term]bool{}
-	ast.WalkTerms(r, func(t *ast.Term) bool {
-		if content[t] {
-			return true
-		}
-		for _, key := range []string{"body", "headers", "labels", "set_headers"} {
-			content[member(t, key)] = true
-		}
-		for _, path := range unsupported {
-			if found := member(t, strings.Split(path, ".")...); found != nil {
-				out = append(out, at(found.Location, "%s: not supported by this build", path))
-			}
-		}
-		return false
-	})
-	return out
-}
-
-// member returns the value at path in the object literal t, or nil.
-func member(t *ast.Term, path ...string) *ast.Term {
-	for _, key := range path {
-		obj, ok := t.Value.(ast.Object)
-		if !ok {
-			return nil
-		}
-		if t = obj.Get(ast.StringTerm(key)); t == nil {
-			return nil
-		}
-	}
-	return t
 }
 
 // inferredMembers returns the paths of the members that some value of the type has.

@@ -13,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/plugins"
+	"github.com/open-policy-agent/opa/v1/plugins/discovery"
 	"github.com/open-policy-agent/opa/v1/storage"
 
 	"github.com/sallyport/sallyport/engine"
@@ -105,23 +106,26 @@ func (g *gate) Commit(ctx context.Context, txn storage.Transaction) error {
 	}
 	if err != nil {
 		if w.byBundle() {
-			g.Store.Abort(ctx, txn)
+			g.Abort(ctx, txn)
 			return err
 		}
 		// OPA takes a bundle out that the configuration does not have any more,
 		// and panics if it may not. The engine keeps what it has.
 		g.deps.Logger.ErrorContext(ctx, "the last good policy stays in force", slog.Any("error", err))
-		g.journal.failed("", err)
+		g.journal.failed(ctx, "", err)
 		return g.Store.Commit(ctx, txn)
 	}
 	if err := g.Store.Commit(ctx, txn); err != nil {
 		return err
 	}
+	if !w.byBundle() {
+		g.journal.retain(append(g.configured(), discovery.Name))
+	}
 	switch {
 	case rev != nil:
 		g.journal.activated(ctx, rev.ID, rev.Bundles)
 	case !w.byBundle() && g.journal.Status().Ready:
-		g.journal.failed("", errNoBundle)
+		g.journal.failed(ctx, "", errNoBundle)
 	}
 	return nil
 }

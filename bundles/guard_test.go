@@ -31,7 +31,7 @@ func TestGuardGivesUpOnADrip(t *testing.T) {
 	client := &http.Client{Transport: g.wrap(&http.Transport{})}
 	resp, err := client.Get(hs.URL)
 	if err == nil {
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		t.Fatal("an answer that never ends was accepted")
 	}
 	if !strings.Contains(err.Error(), "read bundle") {

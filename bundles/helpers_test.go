@@ -14,18 +14,28 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(killURL) != "" {
+		if err := killedGateway(); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func newEngine(t testing.TB) *engine.Engine {
 	t.Helper()
-	e, err := engine.New(engine.Default(), engine.Deps{})
+	cfg := engine.Default()
+	cfg.DecisionTimeout = 10 * time.Second // a busy machine is not what is tested
+	e, err := engine.New(cfg, engine.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-func newSource(t *testing.T, cfg bundles.Config, e *engine.Engine) bundles.Source {
+func newSource(t testing.TB, cfg bundles.Config, e *engine.Engine) bundles.Source {
 	t.Helper()
 	s, err := bundles.New(cfg, bundles.Deps{Engine: e})
 	if err != nil {
@@ -35,7 +45,7 @@ func newSource(t *testing.T, cfg bundles.Config, e *engine.Engine) bundles.Sourc
 }
 
 // run runs the source until the test ends.
-func run(t *testing.T, s bundles.Source) {
+func run(t testing.TB, s bundles.Source) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -83,7 +93,7 @@ func saying(reason string) string {
 
 // eventually polls until ok holds, and fails the test with what said says when it
 // does not within the deadline.
-func eventually(t *testing.T, ok func() bool, said func() string) {
+func eventually(t testing.TB, ok func() bool, said func() string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)

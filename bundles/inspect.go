@@ -69,7 +69,7 @@ func inspect(b *bundle.Bundle) (*Inspection, error) {
 	for _, m := range b.Modules {
 		version, err := b.RegoVersionForFile(m.Path, ast.RegoV1)
 		if err != nil {
-			return nil, fmt.Errorf("Rego version of %s: %w", m.Path, err)
+			return nil, fmt.Errorf("version of Rego in %s: %w", m.Path, err)
 		}
 		out.Files = append(out.Files, InspectedFile{
 			Name: strings.TrimPrefix(m.Path, "/"), Size: len(m.Raw),

@@ -113,7 +113,7 @@ func (t *tree) files() []string {
 func (t *tree) revision() (string, error) {
 	h := sha256.New()
 	for _, file := range t.files() {
-		fmt.Fprintf(h, "%d:%s%d:", len(t.names[file]), t.names[file], len(t.raw[file]))
+		_, _ = fmt.Fprintf(h, "%d:%s%d:", len(t.names[file]), t.names[file], len(t.raw[file]))
 		h.Write(t.raw[file])
 	}
 	if err := json.NewEncoder(h).Encode(t.data); err != nil {

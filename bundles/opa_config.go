@@ -54,6 +54,7 @@ func validateOPA(opa map[string]any) error {
 	}
 	keyed := len(object(opa["keys"])) > 0
 	errs = append(errs, setting.Under("bundles", checkBundles(object(opa["bundles"]), keyed)))
+	errs = append(errs, setting.Under("keys", checkKeys(object(opa["keys"]))))
 	if d := object(opa["discovery"]); len(d) > 0 {
 		errs = append(errs, setting.Under("discovery", checkSigning(d, keyed)))
 	}

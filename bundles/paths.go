@@ -52,12 +52,13 @@ func (s *pathSource) Reload(ctx context.Context) error {
 	defer s.mu.Unlock()
 	id, err := s.activate(ctx)
 	if err != nil {
-		s.failed(pathsBundle, err)
+		s.failed(ctx, pathsBundle, err)
 		return err
 	}
-	s.activated(ctx, id, map[string]string{pathsBundle: id})
+	if st := s.Status(); !st.Ready || st.Revision != id {
+		s.activated(ctx, id, map[string]string{pathsBundle: id})
+	}
 	s.recovered(pathsBundle)
-	s.deps.Logger.InfoContext(ctx, "policies activated", slog.String("revision", id))
 	return nil
 }
 
@@ -68,6 +69,9 @@ func (s *pathSource) activate(ctx context.Context) (id string, err error) {
 	}
 	if id, err = t.revision(); err != nil {
 		return "", err
+	}
+	if st := s.Status(); st.Ready && st.Revision == id {
+		return id, nil // nothing changed, or a broken edit was taken back
 	}
 	data, err := store.NewFromObject(t.data)
 	if err != nil {

@@ -3,6 +3,7 @@ package bundles_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,6 +101,78 @@ func TestPathsKeepTheLastGood(t *testing.T) {
 				t.Errorf("the error stays after it was mended: %q", st.Error)
 			}
 		})
+	}
+}
+
+func TestPathsTakeABrokenEditBack(t *testing.T) {
+	t.Parallel()
+	ctx, dir, e := context.Background(), t.TempDir(), &counting{Engine: newEngine(t)}
+	write(t, dir, "gateway.rego", saying("good"))
+	s, err := bundles.New(bundles.Config{Paths: []string{dir}}, bundles.Deps{Engine: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "gateway.rego", "package gateway\n\ndecision := ")
+	if err := s.Reload(ctx); err == nil {
+		t.Fatal("a broken policy was accepted")
+	}
+	write(t, dir, "gateway.rego", saying("good"))
+	if err := s.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Status(); st.Error != "" || e.n.Load() != 1 {
+		t.Errorf("error %q after %d activations, want none after 1", st.Error, e.n.Load())
+	}
+}
+
+// Each request is judged by one revision as a whole, the newest or the one before.
+func TestPathsReloadUnderLoad(t *testing.T) {
+	t.Parallel()
+	ctx, dir, e := context.Background(), t.TempDir(), newEngine(t)
+	publish := func(n int) {
+		write(t, dir,
+			"gateway.rego", fmt.Sprintf("package gateway\n\ndecision := {\"allow\": false, \"reason\": sprintf(\"%d %%d\", [data.n])}\n", n),
+			"data.json", fmt.Sprintf(`{"n": %d}`, n))
+	}
+	publish(0)
+	s := newSource(t, bundles.Config{Paths: []string{dir}}, e)
+	if err := s.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	done, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		last, decisions := 0, 0
+		for {
+			select {
+			case <-done:
+				stopped <- decisions
+				return
+			default:
+			}
+			got := reason(t, e)
+			var rule, datum int
+			if _, err := fmt.Sscanf(got, "%d %d", &rule, &datum); err != nil || rule != datum || rule < last {
+				t.Errorf("decided %q after revision %d", got, last)
+			}
+			last = rule
+			decisions++
+		}
+	}()
+	for n := range 20 {
+		publish(n + 1)
+		if err := s.Reload(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	if n := <-stopped; n == 0 {
+		t.Error("nothing was decided meanwhile")
+	}
+	if got := reason(t, e); got != "20 20" {
+		t.Errorf("decided %q, want that of the last revision", got)
 	}
 }
 

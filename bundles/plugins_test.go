@@ -16,10 +16,12 @@ import (
 	"github.com/open-policy-agent/opa/v1/plugins"
 	"github.com/open-policy-agent/opa/v1/plugins/logs"
 	"github.com/open-policy-agent/opa/v1/server"
+	"github.com/open-policy-agent/opa/v1/topdown/cache"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/sallyport/sallyport/bundles"
+	"github.com/sallyport/sallyport/engine"
 )
 
 var fast = map[string]any{"min_delay_seconds": 0, "max_delay_seconds": 0}
@@ -85,6 +87,15 @@ func TestDiscoveryNamesTheBundles(t *testing.T) {
 	}
 	waitFor(t, s, "discovery to mend", func(st bundles.Status) bool { return st.Bundles["discovery"].LastError == "" })
 	waitFor(t, s, "status of the bundle", func(st bundles.Status) bool { return !st.Bundles["policy"].LastRequest.IsZero() })
+
+	archive := signedRaw(t, key, discoveryBundle(t, map[string]any{"bundles": map[string]any{}})...)
+	mu.Lock()
+	disco = archive
+	mu.Unlock()
+	waitFor(t, s, "the complaint", func(st bundles.Status) bool { return strings.Contains(st.Error, "no bundle is configured") })
+	if got := reason(t, e); got != "discovered" {
+		t.Errorf("decided %q, want that of the last policy", got)
+	}
 }
 
 // collector is a service that takes what OPA's plugins report.
@@ -211,8 +222,40 @@ func points[N int64 | float64](out map[string]float64, name string, list []metri
 	for _, p := range list {
 		var labels []string
 		for _, kv := range p.Attributes.ToSlice() {
-			labels = append(labels, string(kv.Key)+"="+kv.Value.Emit())
+			labels = append(labels, string(kv.Key)+"="+kv.Value.String())
 		}
 		out[name+"{"+strings.Join(labels, ",")+"}"] = float64(p.Value)
+	}
+}
+
+// cached notes what a real engine is told about its caches.
+type cached struct {
+	*engine.Engine
+	mu   sync.Mutex
+	size int64
+}
+
+func (c *cached) ConfigureCaches(cfg *cache.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.size = *cfg.InterQueryBuiltinCache.MaxSizeBytes
+	c.Engine.ConfigureCaches(cfg)
+}
+
+func TestCachingReachesTheEngine(t *testing.T) {
+	t.Parallel()
+	e := &cached{Engine: newEngine(t)}
+	cfg := opaConfig(newShelf(t, build(t, nil, "gateway.rego", saying("good"))).URL, nil)
+	cfg["caching"] = map[string]any{"inter_query_builtin_cache": map[string]any{"max_size_bytes": 1000}}
+	s, err := bundles.New(bundles.Config{OPA: cfg}, bundles.Deps{Engine: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	waitFor(t, s, "the bundle", isReady)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.size != 1000 {
+		t.Errorf("the engine's cache has %d bytes, want 1000", e.size)
 	}
 }

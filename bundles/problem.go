@@ -8,6 +8,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/loader"
+
+	"github.com/sallyport/sallyport/engine"
 )
 
 // Problem is one thing wrong with a policy, and where. Row and Col count from 1;
@@ -69,6 +71,10 @@ func flatten(err error) []*Problem {
 		return each(e.Unwrap())
 	case *ast.Error:
 		return []*Problem{fromOPA(e)}
+	case *engine.UnsupportedObligationError:
+		return []*Problem{at(e.Location, "%s is not supported by this build", e.Key)}
+	case *engine.ForbiddenBuiltinError:
+		return []*Problem{at(e.Location, "built-in function %s is not allowed", e.Name)}
 	}
 	return flattenWrapped(err)
 }

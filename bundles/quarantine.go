@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // quarantine puts persisted bundles aside that are damaged or too large, before
@@ -22,16 +23,34 @@ func (s *serviceSource) quarantine(ctx context.Context) {
 		if !ok || limit <= 0 {
 			limit = defaultMaxBundle
 		}
+		s.sweep(name)
 		if err := s.checkPersisted(name, limit); err != nil {
-			s.failed(name, err)
+			s.failed(ctx, name, err)
 			s.deps.Logger.ErrorContext(ctx, "persisted bundle refused", slog.String("bundle", name), slog.Any("error", err))
+		}
+	}
+}
+
+// leftoverAge is how old a half-written bundle must be to be nobody's any more:
+// another source of this process may be writing one now.
+const leftoverAge = time.Hour
+
+// sweep removes what a process that was killed while it wrote a bundle has left.
+func (s *serviceSource) sweep(name string) {
+	left, err := filepath.Glob(filepath.Join(s.persistenceDirectory(), "bundles", name, ".bundle.tar.gz.*.tmp"))
+	if err != nil {
+		return // a name that is a bad pattern has left nothing that could be found
+	}
+	for _, file := range left {
+		if info, err := os.Stat(file); err == nil && s.deps.Now().Sub(info.ModTime()) > leftoverAge {
+			_ = os.Remove(file) // the next start tries again
 		}
 	}
 }
 
 func (s *serviceSource) checkPersisted(name string, limit int64) error {
 	file := filepath.Join(s.persistenceDirectory(), "bundles", name, "bundle.tar.gz")
-	raw, err := os.ReadFile(file)
+	raw, err := os.ReadFile(file) //nolint:gosec // named by the configuration
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

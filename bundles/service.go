@@ -15,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/plugins"
 	"github.com/open-policy-agent/opa/v1/plugins/bundle"
 	"github.com/open-policy-agent/opa/v1/plugins/discovery"
+	"github.com/open-policy-agent/opa/v1/topdown/cache"
 
 	"github.com/sallyport/sallyport/engine/store"
 )
@@ -58,7 +59,7 @@ func (s *serviceSource) Run(ctx context.Context) error {
 	s.quarantine(ctx)
 	g := newGuard(object(s.cfg.OPA["bundles"]))
 	defer g.close()
-	m, err := s.manager(g)
+	m, err := s.manager(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,7 @@ func (s *serviceSource) Run(ctx context.Context) error {
 	if s.deps.OnManager != nil {
 		s.deps.OnManager(m)
 	}
+	s.configureCaches(m)
 	s.attach(m)
 	// Plugins that were not started cannot be stopped: one that waits for them
 	// would wait for ever. So a start is always completed.
@@ -81,12 +83,12 @@ func (s *serviceSource) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
+func (s *serviceSource) manager(ctx context.Context, g *guard) (*plugins.Manager, error) {
 	gate := &gate{
 		Store: store.New(), deps: s.deps, journal: s.journal,
 		allowSystem: s.cfg.AllowSystemBundles,
 	}
-	logger := opaLogger(s.deps.Logger)
+	logger := opaLogger(ctx, s.deps.Logger)
 	hook := hooks.New(&discovered{keyed: len(object(s.cfg.OPA["keys"])) > 0, guard: g})
 	options := []func(*plugins.Manager){
 		plugins.Logger(logger),
@@ -100,14 +102,14 @@ func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
 	if s.deps.Info != nil {
 		options = append(options, plugins.Info(s.deps.Info))
 	}
-	m, err := plugins.New(s.raw, listenerName, gate, options...)
+	m, err := plugins.New(s.raw, s.deps.ID, gate, options...)
 	if err != nil {
 		return nil, fmt.Errorf("OPA's configuration: %w", err)
 	}
 	gate.configured = func() []string { return configuredBundles(m) }
 	d, err := discovery.New(m, discovery.Hooks(hook), discovery.BootConfig(s.cfg.OPA))
 	if err != nil {
-		m.Stop(context.Background())
+		m.Stop(ctx)
 		return nil, fmt.Errorf("OPA's configuration: %w", err)
 	}
 	d.RegisterListener(listenerName, s.heard)
@@ -117,9 +119,9 @@ func (s *serviceSource) manager(g *guard) (*plugins.Manager, error) {
 
 // opaLogger hands OPA's log lines to ours, on stderr like everything that is not
 // a decision.
-func opaLogger(l *slog.Logger) logging.Logger {
+func opaLogger(ctx context.Context, l *slog.Logger) logging.Logger {
 	level := logging.Info
-	if l.Enabled(context.Background(), slog.LevelDebug) {
+	if l.Enabled(ctx, slog.LevelDebug) {
 		level = logging.Debug
 	}
 	return logging.NewLoggerFromSlogHandler(l.Handler(), level)
@@ -169,7 +171,7 @@ func (s *serviceSource) heard(st bundle.Status) {
 		b.Size = st.Size
 	})
 	if err := statusError(&st); err != nil {
-		s.failed(st.Name, err)
+		s.failed(context.Background(), st.Name, err) // OPA gives listeners no context
 		return
 	}
 	s.recovered(st.Name)
@@ -177,7 +179,7 @@ func (s *serviceSource) heard(st bundle.Status) {
 
 // statusError is the error that the status tells, in one line per cause.
 func statusError(st *bundle.Status) error {
-	if st.Code == "" && st.Message == "" && len(st.Errors) == 0 {
+	if st.Code == "" { // a message without a code is no error: discovery tells what it overrode
 		return nil
 	}
 	lines := []string{st.Message}
@@ -191,11 +193,27 @@ func (s *serviceSource) warn(ctx context.Context) {
 	if len(object(s.cfg.OPA["keys"])) == 0 {
 		s.deps.Logger.WarnContext(ctx, "bundles are not verified: policy.opa has no keys")
 	}
-	for _, key := range []string{"caching", "nd_builtin_cache"} {
-		if s.cfg.OPA[key] != nil {
-			s.deps.Logger.WarnContext(ctx, "policy.opa."+key+" has no effect: the engine sizes its caches itself")
-		}
+	if s.cfg.OPA["nd_builtin_cache"] != nil {
+		s.deps.Logger.WarnContext(ctx, "policy.opa.nd_builtin_cache has no effect: decisions are not logged with it")
 	}
+}
+
+// configureCaches hands `caching` to the engine, of this configuration and of one
+// that discovery brings. Without it the engine keeps the bounds that it has; OPA's
+// default has none.
+func (s *serviceSource) configureCaches(m *plugins.Manager) {
+	e, ok := s.deps.Engine.(interface{ ConfigureCaches(*cache.Config) })
+	if !ok {
+		return
+	}
+	if s.cfg.OPA["caching"] != nil {
+		e.ConfigureCaches(m.InterQueryBuiltinCacheConfig())
+	}
+	m.RegisterCacheTrigger(func(c *cache.Config) {
+		if size := c.InterQueryBuiltinCache.MaxSizeBytes; size != nil && *size > 0 {
+			e.ConfigureCaches(c)
+		}
+	})
 }
 
 // stop ends everything that the manager started. Its context is a new one: the

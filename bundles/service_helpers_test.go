@@ -30,7 +30,7 @@ type keyPair struct {
 	file, public, publicFile, algorithm string
 }
 
-func newKey(t *testing.T, algorithm string) keyPair {
+func newKey(t testing.TB, algorithm string) keyPair {
 	t.Helper()
 	dir := t.TempDir()
 	k := keyPair{file: filepath.Join(dir, "key.pem"), publicFile: filepath.Join(dir, "public.pem"), algorithm: algorithm}
@@ -55,7 +55,7 @@ func newKey(t *testing.T, algorithm string) keyPair {
 	return k
 }
 
-func generate(t *testing.T, algorithm string) (private, public any) {
+func generate(t testing.TB, algorithm string) (private, public any) {
 	t.Helper()
 	if algorithm[:2] == "ES" {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -76,7 +76,7 @@ func (k keyPair) signing(id string) *bundles.Signing {
 }
 
 // build packs files into a bundle.
-func build(t *testing.T, signing *bundles.Signing, files ...string) []byte {
+func build(t testing.TB, signing *bundles.Signing, files ...string) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, files...)
@@ -88,7 +88,7 @@ func build(t *testing.T, signing *bundles.Signing, files ...string) []byte {
 }
 
 // pack writes a tarball without anybody looking at what is in it.
-func pack(t *testing.T, files ...string) []byte {
+func pack(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	zw := gzip.NewWriter(&out)
@@ -118,7 +118,7 @@ type shelf struct {
 	matched  atomic.Int64 // answers with 304
 }
 
-func newShelf(t *testing.T, archive []byte) *shelf {
+func newShelf(t testing.TB, archive []byte) *shelf {
 	t.Helper()
 	s := &shelf{}
 	s.serve(archive)
@@ -178,7 +178,7 @@ func flipped(archive []byte) []byte {
 }
 
 // waitFor waits until the source says something.
-func waitFor(t *testing.T, s bundles.Source, what string, ok func(bundles.Status) bool) {
+func waitFor(t testing.TB, s bundles.Source, what string, ok func(bundles.Status) bool) {
 	t.Helper()
 	eventually(t, func() bool { return ok(s.Status()) }, func() string {
 		return fmt.Sprintf("waiting for %s: %+v", what, s.Status())
@@ -188,7 +188,7 @@ func waitFor(t *testing.T, s bundles.Source, what string, ok func(bundles.Status
 func isReady(s bundles.Status) bool  { return s.Ready }
 func hasError(s bundles.Status) bool { return s.Bundles["policy"].LastError != "" }
 func isMended(s bundles.Status) bool { return s.Bundles["policy"].LastError == "" && s.Error == "" }
-func readFile(t *testing.T, path string) []byte {
+func readFile(t testing.TB, path string) []byte {
 	t.Helper()
 	raw, err := os.ReadFile(path)
 	if err != nil {

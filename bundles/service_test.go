@@ -159,7 +159,7 @@ func TestServiceOutlivesTheServer(t *testing.T) {
 	shelf.handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	waitFor(t, s, "the error", hasError)
 	shelf.CloseClientConnections()
-	shelf.Listener.Close()
+	_ = shelf.Listener.Close()
 	waitFor(t, s, "the refused connection", func(st bundles.Status) bool {
 		return strings.Contains(st.Bundles["policy"].LastError, "refused")
 	})
@@ -297,7 +297,7 @@ func TestWrongTagIsNoStorm(t *testing.T) {
 func TestSeveralBundlesAreReadyTogether(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t)
-	rules := newShelf(t, signlessRaw(t, ".manifest", `{"revision": "r1", "roots": ["gateway"]}`,
+	rules := newShelf(t, pack(t, ".manifest", `{"revision": "r1", "roots": ["gateway"]}`,
 		"gateway.rego", "package gateway\n\ndecision := {\"allow\": false, \"reason\": data.texts.reason}\n"))
 	texts := newShelf(t, nil)
 	texts.handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
@@ -316,7 +316,7 @@ func TestSeveralBundlesAreReadyTogether(t *testing.T) {
 	if got := reason(t, e); !strings.Contains(got, "no policy") {
 		t.Errorf("decided %q with half of the policy", got)
 	}
-	texts.serve(signlessRaw(t, ".manifest", `{"revision": "t1", "roots": ["texts"]}`, "texts/data.json", `{"reason": "both"}`))
+	texts.serve(pack(t, ".manifest", `{"revision": "t1", "roots": ["texts"]}`, "texts/data.json", `{"reason": "both"}`))
 	waitFor(t, s, "both", isReady)
 	if got := reason(t, e); got != "both" {
 		t.Errorf("decided %q, want both", got)
@@ -325,11 +325,36 @@ func TestSeveralBundlesAreReadyTogether(t *testing.T) {
 		t.Errorf("revision %q", got)
 	}
 	// Data alone changes; the rules are the same.
-	texts.serve(signlessRaw(t, ".manifest", `{"revision": "t2", "roots": ["texts"]}`, "texts/data.json", `{"reason": "new"}`))
+	texts.serve(pack(t, ".manifest", `{"revision": "t2", "roots": ["texts"]}`, "texts/data.json", `{"reason": "new"}`))
 	waitFor(t, s, "new data", func(st bundles.Status) bool { return st.Revision == "policy@r1,texts@t2" })
 	if got := reason(t, e); got != "new" {
 		t.Errorf("decided %q, want new", got)
 	}
+}
+
+// Deltas cannot be signed: they are for those who sign nothing.
+func TestDeltaChangesData(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	manifest := func(revision string) string { return `{"revision": "` + revision + `", "roots": ["gateway", "texts"]}` }
+	shelf := newShelf(t, pack(t, ".manifest", manifest("one"), "texts/data.json", `{"reason": "snapshot", "other": 1}`,
+		"gateway.rego", "package gateway\n\ndecision := {\"allow\": false, \"reason\": sprintf(\"%s %d\", [data.texts.reason, data.texts.other])}\n"))
+	s := newSource(t, bundles.Config{OPA: opaConfig(shelf.URL, nil)}, e)
+	run(t, s)
+	waitFor(t, s, "the snapshot", isReady)
+	shelf.serve(pack(t, ".manifest", manifest("two"), "patch.json", `{"data": [{"op": "upsert", "path": "/texts/reason", "value": "delta"}]}`))
+	waitFor(t, s, "the delta", func(st bundles.Status) bool { return st.Revision == "two" })
+	if got := reason(t, e); got != "delta 1" {
+		t.Errorf("decided %q, want delta 1", got)
+	}
+}
+
+func TestSystemBundlesWhereAllowed(t *testing.T) {
+	t.Parallel()
+	shelf := newShelf(t, pack(t, "gateway.rego", saying("good"), "log.rego", "package system.log\n\nmask contains \"/input/request/headers\"\n"))
+	s := newSource(t, bundles.Config{OPA: opaConfig(shelf.URL, nil), AllowSystemBundles: true}, newEngine(t))
+	run(t, s)
+	waitFor(t, s, "the bundle", isReady)
 }
 
 func TestOPALogsWithTheGateway(t *testing.T) {

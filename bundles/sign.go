@@ -51,7 +51,7 @@ func (s *Signing) config() (*bundle.SigningConfig, error) {
 	}
 	key := strings.TrimRight(string(raw), "\r\n")
 	if !strings.HasPrefix(key, "-----BEGIN") {
-		if _, err := os.Stat(key); err == nil {
+		if _, err := os.Stat(key); err == nil { //nolint:gosec // only whether there is such a file
 			return nil, fmt.Errorf("signing key %s: the secret is the name of an existing file", s.KeyFile)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type journal struct {
 
 	mu     sync.Mutex
 	status Status
+	whole  bool // the error is about the policy as a whole: only an activation mends it
 }
 
 func newJournal(deps Deps) (*journal, error) {
@@ -119,10 +121,8 @@ func (j *journal) activated(ctx context.Context, id string, revisions map[string
 		b.Revision = rev
 		j.status.Bundles[name] = b
 	}
-	maps.DeleteFunc(j.status.Bundles, func(name string, b BundleStatus) bool {
-		_, ok := revisions[name]
-		return !ok && !b.ActivatedAt.IsZero() // was part of the policy, is not any more
-	})
+	j.whole = false
+	j.clear()
 	j.mu.Unlock()
 	for _, name := range changed {
 		j.activations.Add(ctx, 1, metric.WithAttributes(attribute.String("bundle", name)))
@@ -131,16 +131,19 @@ func (j *journal) activated(ctx context.Context, id string, revisions map[string
 
 // failed notes why a bundle is not what it should be; name is empty when it is
 // about none in particular.
-func (j *journal) failed(name string, err error) {
+func (j *journal) failed(ctx context.Context, name string, err error) {
 	j.mu.Lock()
-	j.status.Error, j.status.ErrorAt = err.Error(), j.now()
+	if name == "" || !j.whole {
+		j.status.Error, j.status.ErrorAt = err.Error(), j.now()
+	}
+	j.whole = j.whole || name == ""
 	if name != "" {
 		b := j.status.Bundles[name]
 		b.LastError = err.Error()
 		j.status.Bundles[name] = b
 	}
 	j.mu.Unlock()
-	j.errors.Add(context.Background(), 1, metric.WithAttributes(attribute.String("bundle", name)))
+	j.errors.Add(ctx, 1, metric.WithAttributes(attribute.String("bundle", name)))
 }
 
 // recovered notes that a bundle is what it should be.
@@ -150,12 +153,30 @@ func (j *journal) recovered(name string) {
 	b := j.status.Bundles[name]
 	b.LastError = ""
 	j.status.Bundles[name] = b
-	for _, other := range j.status.Bundles {
-		if other.LastError != "" {
+	j.clear()
+}
+
+// clear drops the error of the whole once no bundle has one.
+func (j *journal) clear() {
+	if j.whole {
+		return
+	}
+	for _, b := range j.status.Bundles {
+		if b.LastError != "" {
 			return
 		}
 	}
 	j.status.Error, j.status.ErrorAt = "", time.Time{}
+}
+
+// retain forgets the bundles that are not named, and their errors.
+func (j *journal) retain(names []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	maps.DeleteFunc(j.status.Bundles, func(name string, _ BundleStatus) bool {
+		return !slices.Contains(names, name)
+	})
+	j.clear()
 }
 
 // update changes what is known about one bundle.

@@ -68,11 +68,6 @@ func signedRaw(t *testing.T, key keyPair, files ...string) []byte {
 	return pack(t, append(files, ".signatures.json", string(signatures))...)
 }
 
-func signlessRaw(t *testing.T, files ...string) []byte {
-	t.Helper()
-	return pack(t, files...)
-}
-
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

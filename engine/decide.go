@@ -28,6 +28,9 @@ func (e *Engine) Decide(ctx context.Context, in *authz.Input) (*authz.Decision, 
 	if err != nil {
 		return nil, err
 	}
+	if ep.body {
+		start = e.deps.Now() // the client's time to send the body is not ours
+	}
 	ev := evaluation{snapshot: snap, entrypoint: ep, input: input, now: start, timeout: e.cfg.DecisionTimeout}
 	d, err := e.decide(ctx, &ev)
 	if err != nil {
@@ -130,7 +133,7 @@ func (e *Engine) evaluate(ctx context.Context, ev *evaluation) (result ast.Value
 }
 
 func (e *Engine) query(ev *evaluation) *topdown.Query {
-	q := topdown.NewQuery(ev.entrypoint.body).
+	q := topdown.NewQuery(ev.entrypoint.compiled).
 		WithQueryCompiler(ev.entrypoint.query).
 		WithCompiler(ev.snapshot.compiler).
 		WithStore(ev.snapshot.store).

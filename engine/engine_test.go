@@ -14,8 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/types"
+	"go.opentelemetry.io/otel/sdk/metric"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/engine"
@@ -27,6 +29,12 @@ func TestMain(m *testing.M) {
 	rego.RegisterBuiltin1(&rego.Function{
 		Name: "test.panic", Decl: types.NewFunction(types.Args(types.S), types.B),
 	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("broken") })
+	rego.RegisterBuiltin1(&rego.Function{
+		Name: "test.wait", Decl: types.NewFunction(types.Args(types.S), types.B),
+	}, func(rego.BuiltinContext, *ast.Term) (*ast.Term, error) {
+		<-time.After(20 * time.Millisecond) // stands for a built-in that takes long
+		return ast.BooleanTerm(true), nil
+	})
 	goleak.VerifyTestMain(m)
 }
 
@@ -235,6 +243,70 @@ func TestASnapshotKeepsItsData(t *testing.T) {
 	}
 }
 
+// A revision is activated within the commit that brings it: the engine sees what
+// is about to be published, and keeps it whatever becomes of the commit.
+func TestActivateWithinACommit(t *testing.T) {
+	e := newEngine(t, nil)
+	s := store.New()
+	ctx := t.Context()
+	w, err := s.NewTransaction(ctx, storage.WriteParams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := compile(t, ordersPolicy)
+	if _, err := s.Register(ctx, w, storage.TriggerConfig{OnCommit: func(ctx context.Context, txn storage.Transaction, _ storage.TriggerEvent) {
+		if err := e.Activate(ctx, engine.Revision{ID: "one", Compiler: c, Store: s, Txn: txn}); err != nil {
+			t.Error(err)
+		}
+		if !decide(t, e, order("reader")).Allow {
+			t.Error("denied before the commit ends")
+		}
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write(ctx, w, storage.AddOp, storage.MustParsePath("/readers"), []any{"reader"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(ctx, w); err != nil {
+		t.Fatal(err)
+	}
+	if !decide(t, e, order("reader")).Allow {
+		t.Error("denied after the commit")
+	}
+}
+
+func TestDecisionsAreCounted(t *testing.T) {
+	reader := metric.NewManualReader()
+	e := newEngine(t, func(_ *engine.Config, deps *engine.Deps) {
+		deps.Meter = metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")
+	})
+	const policy = `package gateway
+
+default decision := false
+
+decision := true if input.request.method == "GET"
+
+decision := "x" if input.request.method == "POST"
+
+decision if to_number(input.request.method)`
+	if err := e.Activate(t.Context(), revision(t, "one", `{}`, policy)); err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{"GET", "GET", "POST", "PUT"} {
+		in := order()
+		in.Request.Method = method
+		decide(t, e, in)
+	}
+	want := map[string]int64{
+		"sallyport.decisions outcome=allowed": 2, "sallyport.decisions outcome=denied": 1, "sallyport.decisions fault=type,outcome=fault": 1,
+		"sallyport.decision.duration outcome=allowed": 2, "sallyport.decision.duration outcome=denied": 1, "sallyport.decision.duration fault=type,outcome=fault": 1,
+		"sallyport.policy.builtin_errors ": 2, "sallyport.policy.activations result=activated": 1,
+	}
+	if diff := cmp.Diff(want, counts(t, reader)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestRequireAndRetain(t *testing.T) {
 	e := newEngine(t, nil)
 	const module = "package gateway\n\ndecision := true"
@@ -268,108 +340,6 @@ func TestRequireAndRetain(t *testing.T) {
 	}
 	if err := e.Activate(t.Context(), revision(t, "three", `{}`, module)); err != nil {
 		t.Errorf("a dropped entrypoint is still required: %v", err)
-	}
-}
-
-func TestFaults(t *testing.T) {
-	for _, tc := range []struct {
-		name, policy string
-		kind         authz.FaultKind
-		detail       string
-	}{
-		{"undefined", `decision := true if input.request.method == "X"`, authz.FaultUndefined, "no value"},
-		{"string", `decision := "yes"`, authz.FaultType, "want boolean or object"},
-		{"null", `decision := null`, authz.FaultType, "want boolean or object"},
-		{"set", `decision := {true}`, authz.FaultType, "want boolean or object"},
-		{"unknown key", `decision := {"allow": true, "statuss": 200}`, authz.FaultUnknownKey, `"statuss"`},
-		{"wrong type", `decision := {"allow": "true"}`, authz.FaultType, "allow is string, want boolean"},
-		{"conflict", "decision := true if input.request.method == \"GET\"\n\ndecision := false if input.request.path != \"\"", authz.FaultEval, "conflict"},
-		{"token exchange", `decision := {"allow": true, "upstream": {"token_exchange": {"audience": "a", "scope": "s"}}}`, authz.FaultUnsupported, "token_exchange"},
-		{"rate limit", `decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/s", "burst": 1}}`, authz.FaultUnsupported, "rate_limit"},
-		{"step-up", `decision := {"allow": false, "challenge": {"acr_values": "mfa"}}`, authz.FaultUnsupported, "acr_values"},
-		{"re-login", `decision := {"allow": false, "challenge": {"max_age": 0}}`, authz.FaultUnsupported, "max_age"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			d := decide(t, active(t, `{}`, "package gateway\n\n"+tc.policy), order())
-			if d.Fault == nil || d.Allow {
-				t.Fatalf("decision: %+v", d)
-			}
-			if d.Fault.Kind != tc.kind || !strings.Contains(d.Fault.Detail, tc.detail) {
-				t.Errorf("fault: %v, want %s with %q", d.Fault, tc.kind, tc.detail)
-			}
-			if d.ID == "" || d.Revision != "one" {
-				t.Errorf("a fault has id %q, revision %q", d.ID, d.Revision)
-			}
-		})
-	}
-}
-
-func TestSupportedIsAsked(t *testing.T) {
-	e := newEngine(t, func(_ *engine.Config, deps *engine.Deps) {
-		deps.Supported = func(d *authz.Decision) error {
-			if d.Upstream.Name == "elsewhere" {
-				return errors.New("no upstream elsewhere")
-			}
-			return nil
-		}
-	})
-	const policy = `package gateway
-
-decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/s"}, "upstream": {"name": input.request.host}}`
-	if err := e.Activate(t.Context(), revision(t, "one", `{}`, policy)); err != nil {
-		t.Fatal(err)
-	}
-	in := order()
-	if d := decide(t, e, in); !d.Allow || d.RateLimit == nil {
-		t.Errorf("decision: %+v", d)
-	}
-	in.Request.Host = "elsewhere"
-	if d := decide(t, e, in); d.Allow || d.Fault == nil || d.Fault.Kind != authz.FaultUnsupported {
-		t.Errorf("decision: %+v", d)
-	}
-}
-
-func TestDeadline(t *testing.T) {
-	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = 20 * time.Millisecond })
-	const endless = `package gateway
-
-decision := true if {
-	some i in numbers.range(1, 100000)
-	some j in numbers.range(1, 100000)
-	i * j < 0
-}`
-	if err := e.Activate(t.Context(), revision(t, "one", `{}`, endless)); err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	d := decide(t, e, order())
-	if d.Fault == nil || d.Fault.Kind != authz.FaultTimeout {
-		t.Errorf("decision: %+v", d)
-	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("stopped after %v", took)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := e.Decide(ctx, order()); !errors.Is(err, context.Canceled) {
-		t.Errorf("with an ended context: %v", err)
-	}
-}
-
-func TestPanicDenies(t *testing.T) {
-	e := active(t, `{}`, "package gateway\n\ndecision := true if test.panic(input.request.method)")
-	d := decide(t, e, order())
-	if d.Allow || d.Fault == nil || d.Fault.Kind != authz.FaultEval || !strings.Contains(d.Fault.Detail, "panic: broken") {
-		t.Errorf("decision: %+v", d)
-	}
-}
-
-// A failing built-in function is undefined to the policy, as OPA has it, and is
-// counted.
-func TestBuiltinErrorsAreUndefined(t *testing.T) {
-	e := active(t, `{}`, "package gateway\n\ndefault decision := false\n\ndecision := true if to_number(input.request.method) > 0")
-	if d := decide(t, e, order()); d.Allow || d.Fault != nil {
-		t.Errorf("decision: %+v", d)
 	}
 }
 

@@ -97,6 +97,7 @@ func (e *Engine) Explain(ctx context.Context, in *authz.Input) (*Explanation, er
 	x := &Explanation{
 		Revision: snap.id, Entrypoint: ep.path, Decision: d, Answer: NewDecisionDocument(d),
 		Reads: ep.reads.Input.Paths(), Nondeterministic: ep.reads.Nondeterministic,
+		Held: []RuleResult{}, Failed: []RuleFailure{},
 	}
 	if x.Input, err = explainInput(ctx, ep, in); err != nil {
 		return nil, err
@@ -110,7 +111,7 @@ func (e *Engine) Explain(ctx context.Context, in *authz.Input) (*Explanation, er
 
 func explainInput(ctx context.Context, ep *entrypoint, in *authz.Input) (json.RawMessage, error) {
 	shown := *in
-	if !ep.reads.ReadsBody() {
+	if !ep.body {
 		shown.Request.Body = nil
 	}
 	doc, err := InputDocument(ctx, &shown)

@@ -90,6 +90,26 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// Of several attempts, the one that came furthest says what is missing.
+func TestExplainShowsTheFurthestCondition(t *testing.T) {
+	const policy = `package gateway
+
+default decision := false
+
+decision := true if {
+	some role in input.identity.claims.roles
+	role in data.readers
+	input.request.path == "/elsewhere"
+}`
+	x, err := active(t, `{"readers": ["reader"]}`, policy).Explain(t.Context(), order("guest", "reader", "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(x.Failed) != 1 || x.Failed[0].Condition.Text != `input.request.path == "/elsewhere"` {
+		t.Errorf("failed: %+v", x.Failed)
+	}
+}
+
 // Explaining changes nothing: the decision is Decide's.
 func TestExplainDecidesLikeDecide(t *testing.T) {
 	for name, policy := range decisionPolicies {

@@ -52,7 +52,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	m.decisions, errs[0] = meter.Int64Counter("sallyport.decisions",
 		metric.WithDescription("Decisions by outcome; faults of the policy by kind."))
 	m.duration, errs[1] = meter.Float64Histogram("sallyport.decision.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time to build the input document and evaluate the policy."),
+		metric.WithDescription("Time to build the input document and evaluate the policy, without the wait for a body."),
 		metric.WithExplicitBucketBoundaries(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3))
 	m.builtinErrors, errs[2] = meter.Int64Counter("sallyport.policy.builtin_errors",
 		metric.WithDescription("Built-in functions that failed and so were undefined to the policy."))

@@ -54,12 +54,13 @@ type snapshot struct {
 
 // entrypoint is one rule to ask, prepared.
 type entrypoint struct {
-	path    string
-	body    ast.Body
-	query   ast.QueryCompiler
-	reads   *analysis.Report
-	plan    plan
-	network bool // may wait for the network, so the deadline must reach it
+	path     string
+	query    ast.QueryCompiler
+	compiled ast.Body
+	reads    *analysis.Report
+	plan     plan
+	body     bool // can read the request body
+	network  bool // may wait for the network, so the deadline must reach it
 }
 
 // resultVar is the variable that the entrypoint's value is bound to.
@@ -78,7 +79,7 @@ func (e *Engine) Activate(ctx context.Context, rev Revision) error {
 	// Point of no return: nothing below can fail.
 	e.current.Store(snap)
 	e.metrics.activation(ctx, true)
-	e.deps.Logger.InfoContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
+	e.deps.Logger.DebugContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
 	return nil
 }
 
@@ -148,13 +149,14 @@ func prepareEntrypoint(c *ast.Compiler, path string) (*entrypoint, error) {
 		return nil, ErrUndefinedEntrypoint
 	}
 	query := c.QueryCompiler().WithContext(ast.NewQueryContext())
-	body, err := query.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ref))))
+	compiled, err := query.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ref))))
 	if err != nil {
 		return nil, fmt.Errorf("compile query: %w", err)
 	}
 	reads := analysis.Of(c, ref)
 	return &entrypoint{
-		path: path, body: body, query: query, reads: reads, plan: planOf(reads.Input),
+		path: path, query: query, compiled: compiled, reads: reads, plan: planOf(reads.Input),
+		body:    reads.ReadsBody(),
 		network: slices.Contains(reads.Builtins, "http.send") || slices.Contains(reads.Builtins, "net.lookup_ip_addr"),
 	}, nil
 }

@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/format"
 
 	"github.com/sallyport/sallyport/bundles"
@@ -75,5 +78,55 @@ func TestSchemaCopiesAreTheCallers(t *testing.T) {
 	policies.InputSchema()[0] = 'x'
 	if policies.InputSchema()[0] != '{' {
 		t.Error("changing a returned schema changed the embedded one")
+	}
+}
+
+// blocks returns the fenced blocks of a language in the README.
+func blocks(t *testing.T, language string) []string {
+	t.Helper()
+	raw, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, part := range strings.Split(string(raw), "```"+language+"\n")[1:] {
+		block, _, _ := strings.Cut(part, "```")
+		out = append(out, block)
+	}
+	if len(out) == 0 {
+		t.Fatalf("README.md has no block of %s", language)
+	}
+	return out
+}
+
+func TestREADMEShowsTheEmbeddedData(t *testing.T) {
+	t.Parallel()
+	raw, err := fs.ReadFile(policies.Tree(), "access/data.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got any
+	if err := json.Unmarshal(raw, &want); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(blocks(t, "json")[0]), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("README.md and access/data.json (-want +got):\n%s", diff)
+	}
+}
+
+func TestREADMEPolicyChecks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, policies.Tree()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "gateway", "gateway.rego"), []byte(blocks(t, "rego")[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range bundles.CheckPaths(context.Background(), []string{dir}, bundles.Checking{Entrypoints: []string{policies.Entrypoint}}) {
+		t.Error(p)
 	}
 }

@@ -78,7 +78,7 @@ func (c *conn) serve(ctx context.Context) {
 	if !c.open(ctx) {
 		return
 	}
-	for c.next(ctx) {
+	for c.await() && c.next(ctx) {
 		continue
 	}
 }
@@ -128,16 +128,10 @@ func (c *conn) limits() Limits {
 	return DefaultListener().Limits
 }
 
-// next serves one request and reports whether another may follow.
+// next serves one request, whose first byte is there, and reports whether
+// another may follow.
 func (c *conn) next(ctx context.Context) bool {
 	limits := c.limits()
-	if c.reader.Buffered() == 0 {
-		if !c.await(limits) {
-			return false
-		}
-	} else if !c.state.CompareAndSwap(stateIdle, stateBusy) {
-		return false
-	}
 	if c.nc.SetReadDeadline(time.Now().Add(limits.HeaderTimeout)) != nil {
 		return false
 	}
@@ -160,12 +154,18 @@ func (c *conn) next(ctx context.Context) bool {
 	return keep && c.state.CompareAndSwap(stateBusy, stateIdle)
 }
 
-// await waits for the first byte of a request.
-func (c *conn) await(limits Limits) bool {
-	if c.nc.SetReadDeadline(time.Now().Add(limits.IdleTimeout)) != nil || c.reader.Await() != nil {
+// await waits for the first byte of a request. Idle connections stand here: the
+// frames below it are few and small, so that their stacks shrink.
+func (c *conn) await() bool {
+	if c.reader.Buffered() == 0 && (!c.setIdleDeadline() || c.reader.Await() != nil) {
 		return false
 	}
 	return c.state.CompareAndSwap(stateIdle, stateBusy)
+}
+
+func (c *conn) setIdleDeadline() bool {
+	limits := c.limits()
+	return c.nc.SetReadDeadline(time.Now().Add(limits.IdleTimeout)) == nil
 }
 
 // deadlineWriter gives each write its own deadline: a client that takes nothing

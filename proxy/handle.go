@@ -19,7 +19,6 @@ import (
 // request is one request on its way.
 type request struct {
 	c       *conn
-	ctx     context.Context //nolint:containedctx // lives as long as the request
 	snap    *Snapshot
 	ln      *listener
 	head    *wire.Head
@@ -48,7 +47,7 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 		return false // the listener is no more in the configuration
 	}
 	r := &c.current
-	*r = request{c: c, ctx: ctx, snap: snap, ln: ln, head: head, start: now, keep: err == nil && !head.Close}
+	*r = request{c: c, snap: snap, ln: ln, head: head, start: now, keep: err == nil && !head.Close}
 	defer func() { *r = request{} }() // an idle connection keeps nothing of its last request
 	c.wrote = false
 	c.body.Reset(c.reader, 0, 0, nil)
@@ -58,7 +57,7 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 	if err == nil {
 		err = r.openBody(arrival)
 	}
-	r.startSpan()
+	ctx = r.startSpan(ctx)
 	switch {
 	case err != nil:
 		r.keep, r.refused = false, true
@@ -66,10 +65,10 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 	case ln.cfg.RedirectToHTTPS:
 		r.verdict = snap.judge.RedirectToHTTPS(arrival, 0)
 	default:
-		r.verdict = snap.judge.Judge(r.ctx, arrival)
+		r.verdict = snap.judge.Judge(ctx, arrival)
 	}
-	r.carryOut()
-	r.finish()
+	r.carryOut(ctx)
+	r.finish(ctx)
 	return r.keep
 }
 
@@ -114,13 +113,13 @@ func (c *conn) sendContinue() error {
 	return c.writer.Flush()
 }
 
-func (r *request) carryOut() {
+func (r *request) carryOut(ctx context.Context) {
 	if a := r.verdict.Answer; a != nil {
 		r.answer(a)
 		return
 	}
 	begin := time.Now()
-	if err := r.exchange(); err != nil {
+	if err := r.exchange(ctx); err != nil {
 		r.forward = time.Since(begin)
 		r.fail(err)
 	}
@@ -215,11 +214,11 @@ func (r *request) record() {
 }
 
 // finish counts the request.
-func (r *request) finish() {
+func (r *request) finish(ctx context.Context) {
 	m := r.ln.stats.measure(r.verdict.Route, r.verdict.Outcome, r.status)
 	in := r.c.s.metrics
-	in.requests.Add(r.ctx, 1, m.add...)
-	in.duration.Record(r.ctx, time.Since(r.start).Seconds(), m.record...)
+	in.requests.Add(ctx, 1, m.add...)
+	in.duration.Record(ctx, time.Since(r.start).Seconds(), m.record...)
 	r.endSpan()
 }
 
@@ -240,22 +239,22 @@ func (r *request) recoverPanic() {
 
 // exchange forwards the request and sends the response back. Its error means
 // that no byte of a response has been sent.
-func (r *request) exchange() error {
+func (r *request) exchange(ctx context.Context) error {
 	c, f := r.c, r.verdict.Forward
 	t := r.snap.upstreams[f.Upstream]
 	begin := time.Now()
-	endSpan := r.startUpstreamSpan(f)
+	endSpan := r.startUpstreamSpan(ctx, f)
 	x, err := t.pool.Do(r.outgoing(f), c.begin)
 	r.forward = time.Since(begin)
 	if err != nil {
 		c.awaiting.Store(0)
 		c.exchange.Store(nil)
 		endSpan(0, err)
-		c.s.metrics.failed(r.ctx, t.stats, err)
+		c.s.metrics.failed(ctx, t.stats, err)
 		return err
 	}
 	endSpan(x.Response.StatusCode(), nil)
-	c.s.metrics.answered(r.ctx, t.stats, x.Response.StatusCode(), r.forward)
+	c.s.metrics.answered(ctx, t.stats, x.Response.StatusCode(), r.forward)
 	complete := false
 	defer func() {
 		c.awaiting.Store(0)
@@ -271,7 +270,7 @@ func (r *request) exchange() error {
 	}
 	r.settleBody()
 	if err := r.relay(x); err != nil {
-		c.s.logger.DebugContext(r.ctx, "response was cut", slog.Any("error", err))
+		c.s.logger.DebugContext(ctx, "response was cut", slog.Any("error", err))
 		r.keep = false
 		return nil
 	}

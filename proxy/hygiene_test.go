@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -218,6 +219,24 @@ func itoa(n int) string {
 	return itoa(n/10) + string(rune('0'+n%10))
 }
 
+// TestRefusedClientsMaySendTheRest: closing at once would reset the connection,
+// and a client that is still sending would lose the answer.
+func TestRefusedClientsMaySendTheRest(t *testing.T) {
+	g := start(t, listenRaw(t, nil).addr())
+	c := dial(t, g.addr)
+	br := bufio.NewReader(c)
+	resp, _ := exchangeOn(t, c, br, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n")
+	if resp.StatusCode != 413 {
+		t.Fatalf("got %d", resp.StatusCode)
+	}
+	for i := range 10 {
+		if _, err := c.Write(make([]byte, 10<<10)); err != nil {
+			t.Fatalf("part %d: %v", i, err)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
 func TestBrokenChunksNeverComplete(t *testing.T) {
 	const start11 = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 	bodies := map[string]string{
@@ -369,7 +388,7 @@ func TestConnectionCloseInAnyCase(t *testing.T) {
 		if !resp.Close {
 			t.Errorf("Connection: %s: the response does not say close", v)
 		}
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("Connection: %s: %v, want the end", v, err)
 		}
 	}

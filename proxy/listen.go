@@ -7,11 +7,11 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 )
 
-// ProxyProtocol returns ln with the PROXY protocol of cfg in front of it; TLS,
+// WithPROXY returns ln with the PROXY protocol of cfg in front of it; TLS,
 // if any, goes around the result. Peers in trusted_proxies must send a header,
 // and their connections then come from where it says. Other peers' bytes are
 // left alone, so that a header of theirs is a malformed request.
-func ProxyProtocol(ln net.Listener, cfg ListenerConfig) (net.Listener, error) {
+func WithPROXY(ln net.Listener, cfg ListenerConfig) (net.Listener, error) {
 	if !cfg.ProxyProtocol {
 		return ln, nil
 	}

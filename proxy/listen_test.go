@@ -155,7 +155,7 @@ func TestProxyProtocol(t *testing.T) {
 			t.Fatal(err)
 		}
 		cfg := ListenerConfig{ProxyProtocol: true, TrustedProxies: []string{tc.trusted}}
-		wrapped, err := ProxyProtocol(ln, cfg)
+		wrapped, err := WithPROXY(ln, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,10 +29,6 @@ func allow(*authz.Input) (*authz.Decision, error) {
 	return &authz.Decision{ID: "d-1", Allow: true}, nil
 }
 
-func deny(*authz.Input) (*authz.Decision, error) {
-	return &authz.Decision{ID: "d-1"}, nil
-}
-
 // testChain lets "Bearer good" and everyone without credentials in.
 type testChain struct{}
 

@@ -91,10 +91,7 @@ func (r *request) relay(x *upstream.Exchange) error {
 	resp := x.Response
 	status, length := resp.StatusCode(), resp.Header.ContentLength()
 	body := !bodyless(status) && r.head.Method != "HEAD"
-	raw := body && length < 0 && r.head.Protocol == "HTTP/1.0"
-	if raw {
-		r.keep = false
-	}
+	raw := body && length < 0 && r.head.Protocol == "HTTP/1.0" // such clients' connections are never kept
 	r.c.wrote = true
 	r.statusLine(status)
 	r.copyFields(&resp.Header)

@@ -38,12 +38,13 @@ func (c carrier) Keys() []string { return []string{"traceparent", "tracestate"} 
 
 // startSpan begins the span of the request. Without tracer it does nothing, and
 // the client's trace context goes through untouched.
-func (r *request) startSpan() {
+func (r *request) startSpan(ctx context.Context) context.Context {
 	if r.c.s.tracer == nil {
-		return
+		return ctx
 	}
-	ctx := propagation.TraceContext{}.Extract(r.ctx, carrier{&r.head.Headers})
-	r.ctx, r.span = r.c.s.tracer.Start(ctx, "request", trace.WithSpanKind(trace.SpanKindServer))
+	ctx = propagation.TraceContext{}.Extract(ctx, carrier{&r.head.Headers})
+	ctx, r.span = r.c.s.tracer.Start(ctx, "request", trace.WithSpanKind(trace.SpanKindServer))
+	return ctx
 }
 
 func (r *request) endSpan() {
@@ -77,11 +78,11 @@ func (r *request) describeSpan() {
 }
 
 // startUpstreamSpan begins the span of the exchange and tells the upstream of it.
-func (r *request) startUpstreamSpan(f *judge.Forward) func(status int, err error) {
+func (r *request) startUpstreamSpan(ctx context.Context, f *judge.Forward) func(status int, err error) {
 	if r.span == nil || !r.span.SpanContext().IsValid() {
 		return func(int, error) {}
 	}
-	ctx, span := r.c.s.tracer.Start(r.ctx, "upstream", trace.WithSpanKind(trace.SpanKindClient))
+	ctx, span := r.c.s.tracer.Start(ctx, "upstream", trace.WithSpanKind(trace.SpanKindClient))
 	inject(ctx, f)
 	return func(status int, err error) {
 		span.SetAttributes(attribute.String("sallyport.upstream", f.Upstream))

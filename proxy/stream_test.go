@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -160,6 +159,7 @@ func TestStaleConnections(t *testing.T) {
 	g := start(t, up.addr())
 	do := func(raw string) int {
 		resp, _ := get(t, g.addr, raw)
+		eventually(t, "the connection is kept", func() bool { return g.current.Load().upstreams["main"].pool.Pending() == 0 })
 		return resp.StatusCode
 	}
 	if got := do("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"); got != 200 {
@@ -185,6 +185,7 @@ func TestPostNoticesClosedConnections(t *testing.T) {
 		if resp, _ := get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok"); resp.StatusCode != 200 {
 			t.Fatalf("request %d: got %d", i, resp.StatusCode)
 		}
+		eventually(t, "the connection is kept", func() bool { return g.current.Load().upstreams["main"].pool.Pending() == 0 })
 		up.closeConns()
 		eventually(t, "the upstream's connection ends", func() bool {
 			up.mu.Lock()
@@ -367,6 +368,18 @@ func TestPolicyReadsTheBodyAndItIsForwarded(t *testing.T) {
 	}
 }
 
+func TestBodyThatNobodyReadCannotBeReadLater(t *testing.T) {
+	var kept authz.Body
+	g := start(t, listenRaw(t, nil).addr(), withDecider(func(in *authz.Input) (*authz.Decision, error) {
+		kept = in.Request.Body
+		return allow(in)
+	}))
+	get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+	if b, _, err := kept.Buffer(context.Background()); err == nil {
+		t.Errorf("read %q from a connection that serves another request", b)
+	}
+}
+
 func TestCutBodyIsTheClientsFault(t *testing.T) {
 	up := listenRaw(t, nil)
 	g := start(t, up.addr())
@@ -379,115 +392,4 @@ func TestCutBodyIsTheClientsFault(t *testing.T) {
 	if recs := g.records.all(); len(recs) != 1 || recs[0].Outcome != authz.OutcomeRefused {
 		t.Errorf("recorded %+v", recs[0])
 	}
-}
-
-func TestShutdownDrains(t *testing.T) {
-	release := make(chan struct{})
-	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
-		_, _ = http.ReadRequest(r)
-		<-release
-		_, _ = io.WriteString(c, okResponse)
-	})
-	g := start(t, up.addr())
-	busy, idle := dial(t, g.addr), dial(t, g.addr)
-	_, _ = io.WriteString(busy, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	eventually(t, "the request arrives", func() bool { return up.received() != "" })
-	done := make(chan error, 1)
-	go func() { done <- g.Shutdown(context.Background()) }()
-	if got := readAll(t, idle, 2*time.Second); got != "" {
-		t.Errorf("idle connection got %q", got)
-	}
-	if _, err := net.DialTimeout("tcp", g.addr, time.Second); err == nil {
-		t.Error("connections are still accepted")
-	}
-	close(release)
-	resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
-	if err != nil || resp.StatusCode != 200 || !resp.Close {
-		t.Errorf("request under way: %+v, %v", resp, err)
-	}
-	if err := <-done; err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
-}
-
-func TestShutdownCutsWhatDoesNotEnd(t *testing.T) {
-	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
-		_, _ = http.ReadRequest(r)
-		_, _ = c.Read(make([]byte, 1))
-	})
-	g := start(t, up.addr())
-	c := dial(t, g.addr)
-	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	eventually(t, "the request arrives", func() bool { return up.received() != "" })
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if err := g.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("shutdown: %v", err)
-	}
-}
-
-func TestSwapUnderLoad(t *testing.T) {
-	one, two := listenRaw(t, nil), listenRaw(t, nil)
-	g := start(t, one.addr())
-	stop := make(chan struct{})
-	var failed, served atomic.Int64
-	for range 8 {
-		c := dial(t, g.addr)
-		br := bufio.NewReader(c)
-		go func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				resp, err := http.ReadResponse(br, nil)
-				if err != nil || resp.StatusCode != 200 {
-					failed.Add(1)
-					return
-				}
-				_, _ = io.Copy(io.Discard, resp.Body)
-				served.Add(1)
-			}
-		}()
-	}
-	var last *Snapshot
-	for i := range 40 {
-		cfg := g.cfg
-		u := cfg.Upstreams["main"]
-		u.Endpoints = []string{"http://" + []string{one.addr(), two.addr()}[i%2]}
-		cfg.Upstreams = map[string]upstream.Config{"main": u}
-		next, err := Build(cfg, g.parts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		last = g.current.Load()
-		at := served.Load()
-		g.Swap(next)
-		eventually(t, "requests are served", func() bool { return served.Load() > at+20 || failed.Load() > 0 })
-	}
-	close(stop)
-	if failed.Load() > 0 {
-		t.Errorf("%d of %d requests failed", failed.Load(), served.Load())
-	}
-	if two.received() == "" {
-		t.Error("the other upstream was never used")
-	}
-	eventually(t, "the old snapshot is let go", func() bool { return last.users.Load() == 0 })
-}
-
-func TestTooManyConnections(t *testing.T) {
-	up := listenRaw(t, nil)
-	g := start(t, up.addr(), withListener(func(l *ListenerConfig) { l.Limits.MaxConnections = 1 }))
-	first := dial(t, g.addr)
-	br := bufio.NewReader(first)
-	exchangeOn(t, first, br, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if got := readAll(t, dial(t, g.addr), 2*time.Second); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
-		t.Errorf("got %.60q, want 503", got)
-	}
-	first.Close()
-	eventually(t, "there is room again", func() bool {
-		return strings.HasPrefix(send(t, g.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "HTTP/1.1 200 ")
-	})
 }

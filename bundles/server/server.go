@@ -219,9 +219,9 @@ func (s *Server) publish(ctx context.Context, name string, built *bundles.Built)
 // this server must agree.
 func (s *Server) etag(name string, built *bundles.Built) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%s\n", name, built.Content, built.Revision)
+	_, _ = fmt.Fprintf(h, "%s\n%s\n%s\n", name, built.Content, built.Revision)
 	if sign := s.config.Signing; sign != nil {
-		fmt.Fprintf(h, "%s\n%s\n", sign.KeyID, sign.Algorithm)
+		_, _ = fmt.Fprintf(h, "%s\n%s\n", sign.KeyID, sign.Algorithm)
 		if key, err := os.ReadFile(sign.KeyFile); err == nil {
 			h.Write(key)
 		}

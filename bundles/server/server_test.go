@@ -63,7 +63,7 @@ func ask(t *testing.T, hs *httptest.Server, method, path string, headers ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestNamesOnlyBundles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s, want 404", path, resp.Status)
 		}
@@ -238,7 +238,7 @@ func TestLongPoll(t *testing.T) {
 			if err != nil {
 				panic(err)
 			}
-			resp.Body.Close()
+			_ = resp.Body.Close()
 			out <- answer{resp.StatusCode, time.Since(begin)}
 		}()
 		return out

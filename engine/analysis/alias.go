@@ -12,11 +12,10 @@ import (
 //	req := input.request
 //	req.method == "GET"
 //
-// where only input.request.method is read. A name is one only if exactly one
-// expression binds it, unconditionally and to a constant path; any other use of
-// the bare name reads the whole part. The compiler renames declared locals so
-// that they are unique in a module; of undeclared ones with the same name in two
-// scopes, both bindings are seen here and neither makes an alias.
+// where only input.request.method is read. The first expression that equates a name
+// with a constant path makes the alias; any other use of the bare name reads the
+// whole part, and that includes whatever else binds it: a second equation, an
+// argument, an iteration, or a name that is the same in another scope.
 type aliasSet struct {
 	paths map[ast.Var][]string
 	exprs map[*ast.Expr]ast.Var
@@ -43,13 +42,13 @@ type binding struct {
 }
 
 func aliases(rule *ast.Rule) *aliasSet {
-	bindings, count := bindingsOf(rule)
+	bindings := bindingsOf(rule)
 	set := &aliasSet{paths: map[ast.Var][]string{}, exprs: map[*ast.Expr]ast.Var{}}
 	// A name may be bound to a part of another name: repeat until none is found.
 	for found := true; found; {
 		found = false
 		for _, b := range bindings {
-			if _, known := set.paths[b.name]; known || count[b.name] != 1 {
+			if _, known := set.paths[b.name]; known {
 				continue
 			}
 			if path, ok := set.resolve(b.ref); ok {
@@ -78,18 +77,15 @@ func (a *aliasSet) resolve(ref ast.Ref) ([]string, bool) {
 	return slices.Concat(base, rest), ok
 }
 
-// bindingsOf collects the equations between a name and a reference in rule, and
-// how often each name has one.
-func bindingsOf(rule *ast.Rule) (bindings []binding, count map[ast.Var]int) {
-	count = map[ast.Var]int{}
+// bindingsOf collects the equations between a name and a reference in rule.
+func bindingsOf(rule *ast.Rule) (bindings []binding) {
 	ast.WalkExprs(rule, func(expr *ast.Expr) bool {
 		if b, ok := bindingOf(expr); ok {
 			bindings = append(bindings, b)
-			count[b.name]++
 		}
 		return false
 	})
-	return bindings, count
+	return bindings
 }
 
 // bindingOf reads expr as such an equation. One that is negated or evaluated

@@ -109,12 +109,11 @@ func (w *walker) queueRules(ref ast.Ref) {
 func (w *walker) walkRule(rule *ast.Rule) {
 	names := aliases(rule)
 	visitor := ast.NewGenericVisitor(func(x any) bool { return w.visit(x, names) })
-	for r := rule; r != nil; r = r.Else {
-		// The visitor does not look into the reference of a head, whose variable
-		// parts are bound in the body.
-		for _, term := range r.Head.Reference[min(1, len(r.Head.Reference)):] {
-			visitor.Walk(term)
-		}
+	// The visitor does not look into the reference of a head, whose variable parts
+	// are bound in the body. Else branches have none: only a complete rule can have
+	// one, and its reference is constant.
+	for _, term := range rule.Head.Reference[min(1, len(rule.Head.Reference)):] {
+		visitor.Walk(term)
 	}
 	visitor.Walk(rule)
 }

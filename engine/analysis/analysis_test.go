@@ -72,6 +72,8 @@ var cases = []struct {
 	{"alias in an argument", "x if { r := input.a; f(r.b) }\n\nf(v) if v", "a.b", ""},
 	{"alias whole in an argument", "x if { r := input.a; f(r) }\n\nf(v) if v.b", "a", ""},
 	{"alias in a head reference", "x[r] := 1 if { r := input.a.b; input.c }", "a.b c", ""},
+	{"alias deep in a head reference", `x[r].y[input.d] := 1 if { r := input.a.b; r.c }`, "a.b d", ""},
+	{"alias under with", `x if { r := input.a with input.b as 1; r.c }`, "a b", ""},
 	{"alias negated", `x if { not input.a = 1 }`, "a", ""},
 	{"alias in two scopes", `x if { [1 | r = input.a; r.b]; [1 | r = input.c; r.d] }`, "a c", ""},
 	{"argument of that name", "x if f(1)\n\nf(r) if { r = input.a }", "a", ""},

@@ -122,11 +122,21 @@ func (l *Log) Record(r *authz.Record) {
 		l.drop()
 		return
 	}
+	if r.Input != nil && r.Input.Request.Body != nil {
+		r = withoutBody(r) // a full queue must not hold a buffered body per record
+	}
 	select {
 	case l.queue <- r:
 	default:
 		l.drop()
 	}
+}
+
+func withoutBody(r *authz.Record) *authz.Record {
+	in, out := *r.Input, *r
+	in.Request.Body = nil
+	out.Input = &in
+	return &out
 }
 
 func (l *Log) drop() { l.dropped.Add(context.Background(), 1) }

@@ -171,6 +171,25 @@ func TestDroppedByThePolicy(t *testing.T) {
 	}
 }
 
+// unread is a body that must not be touched any more.
+type unread struct{ t *testing.T }
+
+func (u unread) Buffer(context.Context) ([]byte, bool, error) {
+	u.t.Error("the log reads the body")
+	return nil, false, nil
+}
+
+func TestBodyIsNotRecorded(t *testing.T) {
+	r := record()
+	r.Input.Request.Body = unread{t}
+	if lines := write(t, nil, r); len(lines) != 1 || strings.Contains(lines[0], "body") {
+		t.Errorf("lines: %q", lines)
+	}
+	if r.Input.Request.Body == nil {
+		t.Error("the caller's record was changed")
+	}
+}
+
 func TestLargeInputIsLeftOut(t *testing.T) {
 	r := record()
 	r.Input.Request.Headers = append(r.Input.Request.Headers, authz.Header{Name: "x-large", Value: strings.Repeat("x", 2000)})

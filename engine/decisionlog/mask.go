@@ -120,17 +120,13 @@ func (m *masker) text(value string) string {
 }
 
 // holdsToken reports whether s has a JWT in it, or starts with the name of an
-// authentication scheme.
+// authentication scheme. Of several beginnings of a JWT the first has most after
+// it, so the others need no look.
 func holdsToken(s string) bool {
-	for rest := s; ; {
-		i := strings.Index(rest, "eyJ") // base64url of `{"`
-		if i < 0 {
-			break
-		}
-		if rest = rest[i:]; len(rest) > 20 && strings.Count(rest, ".") >= 2 {
+	if i := strings.Index(s, "eyJ"); i >= 0 { // base64url of `{"`
+		if rest := s[i:]; len(rest) > 20 && strings.Count(rest, ".") >= 2 {
 			return true
 		}
-		rest = rest[3:]
 	}
 	scheme, credential, ok := strings.Cut(s, " ")
 	return ok && credential != "" && (strings.EqualFold(scheme, "bearer") || strings.EqualFold(scheme, "basic") || strings.EqualFold(scheme, "dpop"))

@@ -1,13 +1,8 @@
 package store_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"io"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -302,6 +297,14 @@ func TestPolicies(t *testing.T) {
 	if text, err := s.GetPolicy(ctx, r, "b"); err != nil || string(text) != "package b" {
 		t.Errorf("got %q, %v", text, err)
 	}
+	second := begin(t, s, storage.WriteParams)
+	defer s.Abort(ctx, second)
+	if err := s.DeletePolicy(ctx, second, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GetPolicy(ctx, r, "a"); err != nil {
+		t.Errorf("a reader misses what a writer has deleted and not committed: %v", err)
+	}
 }
 
 func TestMakeDir(t *testing.T) {
@@ -320,164 +323,6 @@ func TestMakeDir(t *testing.T) {
 	if ok, err := storage.NonEmpty(t.Context(), s, w)([]string{"a", "b"}); err != nil || !ok {
 		t.Errorf("an array is not empty: %v, %v", ok, err)
 	}
-}
-
-func TestTriggersSeeTheNewStateBeforeAnybodyElse(t *testing.T) {
-	s := open(t, doc)
-	ctx := t.Context()
-	var events []storage.TriggerEvent
-	var inTrigger, outside string
-	register := begin(t, s, storage.WriteParams)
-	handle, err := s.Register(ctx, register, storage.TriggerConfig{OnCommit: func(_ context.Context, txn storage.Transaction, e storage.TriggerEvent) {
-		events = append(events, e)
-		inTrigger, outside = read(t, s, txn, "/b/v1"), readCommitted(t, s, "/b/v1") //nolint:contextcheck // both use the test's context
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Commit(ctx, register); err != nil {
-		t.Fatal(err)
-	}
-	events = nil
-
-	params := storage.WriteParams
-	params.Context = storage.NewContext()
-	params.Context.Put("key", "value")
-	w := begin(t, s, params)
-	write := func(op storage.PatchOp, p string, v any) {
-		t.Helper()
-		if err := s.Write(ctx, w, op, path(p), v); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(storage.AddOp, "/b/v1", "new")
-	write(storage.AddOp, "/a/-", 5)
-	write(storage.RemoveOp, "/g/a", nil)
-	write(storage.AddOp, "/n", map[string]any{})
-	write(storage.AddOp, "/n/below", true) // within /n, so no event of its own
-	if err := s.UpsertPolicy(ctx, w, "p", []byte("package p")); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Commit(ctx, w); err != nil {
-		t.Fatal(err)
-	}
-
-	if inTrigger != `"new"` || outside != `"hello"` {
-		t.Errorf("trigger saw %s and others %s", inTrigger, outside)
-	}
-	if len(events) != 1 {
-		t.Fatalf("%d events", len(events))
-	}
-	if got := events[0].Context.Get("key"); got != "value" {
-		t.Errorf("context of the transaction is lost: %v", got)
-	}
-	var got []string
-	for _, d := range events[0].Data {
-		if d.Removed {
-			got = append(got, d.Path.String()+" removed")
-			continue
-		}
-		got = append(got, d.Path.String()+" "+render(t, d.Data, nil))
-	}
-	slices.Sort(got)
-	want := []string{"/a [1,2,3,4,5]", `/b/v1 "new"`, "/g/a removed", `/n {"below":true}`}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if p := events[0].Policy; len(p) != 1 || p[0].ID != "p" || p[0].Removed {
-		t.Errorf("policy events: %+v", p)
-	}
-
-	handle.Unregister(ctx, w)
-	if err := storage.WriteOne(ctx, s, storage.AddOp, path("/b/v1"), "later"); err != nil {
-		t.Fatal(err)
-	}
-	if len(events) != 1 {
-		t.Error("an unregistered trigger ran")
-	}
-}
-
-func TestFailedCommitChangesNothing(t *testing.T) {
-	s := open(t, doc)
-	ctx := t.Context()
-	w := begin(t, s, storage.WriteParams)
-	if _, err := s.Register(ctx, w, storage.TriggerConfig{OnCommit: func(context.Context, storage.Transaction, storage.TriggerEvent) {
-		panic("broken trigger")
-	}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Write(ctx, w, storage.AddOp, path("/b/v1"), "new"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Commit(ctx, w); code(err) != storage.InternalErr {
-		t.Errorf("commit: %v", err)
-	}
-	if got := readCommitted(t, s, "/b/v1"); got != `"hello"` {
-		t.Errorf("state after a failed commit: %s", got)
-	}
-	again := begin(t, s, storage.WriteParams) // would block if the writer were still held
-	s.Abort(ctx, again)
-}
-
-// A reader that keeps its transaction open delays neither a commit nor the
-// readers that come while the commit waits.
-func TestSlowReaderDelaysNobody(t *testing.T) {
-	s := open(t, doc)
-	slow := begin(t, s)
-	start := time.Now()
-	if err := storage.WriteOne(t.Context(), s, storage.AddOp, path("/b/v1"), "new"); err != nil {
-		t.Fatal(err)
-	}
-	if got := readCommitted(t, s, "/b/v1"); got != `"new"` {
-		t.Error(got)
-	}
-	if took := time.Since(start); took > 400*time.Millisecond {
-		t.Errorf("commit and read took %v beside an open reader", took)
-	}
-	if got := read(t, s, slow, "/b/v1"); got != `"hello"` {
-		t.Error(got)
-	}
-	s.Abort(t.Context(), slow)
-}
-
-func TestReadersGoOnWhileATriggerRuns(t *testing.T) {
-	s := open(t, doc)
-	ctx := t.Context()
-	entered, leave := make(chan struct{}), make(chan struct{})
-	w := begin(t, s, storage.WriteParams)
-	if _, err := s.Register(ctx, w, storage.TriggerConfig{OnCommit: func(context.Context, storage.Transaction, storage.TriggerEvent) {
-		close(entered)
-		<-leave
-	}}); err != nil {
-		t.Fatal(err)
-	}
-	committed := make(chan error, 1)
-	go func() { committed <- s.Commit(ctx, w) }()
-	<-entered
-	if got := readCommitted(t, s, "/a/0"); got != "1" { // would deadlock under a lock
-		t.Error(got)
-	}
-	close(leave)
-	if err := <-committed; err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestWritersWaitForEachOther(t *testing.T) {
-	s := open(t, doc)
-	first := begin(t, s, storage.WriteParams)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := s.NewTransaction(ctx, storage.WriteParams); !errors.Is(err, context.Canceled) {
-		t.Errorf("second writer beside an open one: %v", err)
-	}
-	s.Abort(t.Context(), first)
-	s.Abort(t.Context(), first) // ignored: it must not free a writer's place twice
-	second := begin(t, s, storage.WriteParams)
-	if _, err := s.NewTransaction(ctx, storage.WriteParams); !errors.Is(err, context.Canceled) {
-		t.Errorf("third writer beside an open one: %v", err)
-	}
-	s.Abort(t.Context(), second)
 }
 
 func TestPinOutlivesItsTransaction(t *testing.T) {
@@ -499,94 +344,6 @@ func TestPinOutlivesItsTransaction(t *testing.T) {
 	}
 	if _, err := s.Pin(w); !storage.IsInvalidTransaction(err) {
 		t.Errorf("pin of an ended transaction: %v", err)
-	}
-}
-
-// files is a storage.Iterator over literal files.
-type files struct {
-	list []storage.Update
-	err  error
-}
-
-func (f *files) Next() (*storage.Update, error) {
-	if len(f.list) == 0 {
-		if f.err != nil {
-			return nil, f.err
-		}
-		return nil, io.EOF
-	}
-	u := f.list[0]
-	f.list = f.list[1:]
-	return &u, nil
-}
-
-func TestTruncate(t *testing.T) {
-	data := func(p, text string) storage.Update {
-		return storage.Update{Path: path(p), Value: []byte(text)}
-	}
-	for _, tc := range []struct {
-		name   string
-		params storage.TransactionParams
-		files  []storage.Update
-		want   string
-		fails  bool
-	}{
-		{"only the roots change", storage.TransactionParams{BasePaths: []string{"b", "new/deep"}}, []storage.Update{
-			data("/", `{"b":{"x":1},"a":"not in a root"}`), data("/new/deep", `{"y":[true]}`),
-		}, `{"a":[1,2],"b":{"x":1},"new":{"deep":{"y":[true]}}}`, false},
-		{"files merge", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{
-			data("/b", `{"x":{"one":1}}`), data("/b/x", `{"two":2}`), data("/", `{"b":{"x":{"three":3}}}`), data("/b/x/four", `4`),
-		}, `{"a":[1,2],"b":{"x":{"four":4,"one":1,"three":3,"two":2}}}`, false},
-		{"the empty root is all", storage.TransactionParams{BasePaths: []string{""}}, []storage.Update{data("/z", `1`)}, `{"z":1}`, false},
-		{"root overwrite", storage.TransactionParams{RootOverwrite: true}, []storage.Update{data("/z", `1`)}, `{"z":1}`, false},
-		{"a root without data stays", storage.TransactionParams{BasePaths: []string{"b"}}, nil, `{"a":[1,2],"b":{"k":"v"}}`, false},
-		{"null is skipped", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/b", `null`)}, `{"a":[1,2],"b":{"k":"v"}}`, false},
-		{"YAML", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/b", "x:\n- 1\n")}, `{"a":[1,2],"b":{"x":[1]}}`, false},
-		{"escaped root", storage.TransactionParams{BasePaths: []string{"b/x%2Fy"}}, []storage.Update{
-			{Path: storage.Path{"b", "x/y"}, Value: []byte(`1`)},
-		}, `{"a":[1,2],"b":{"k":"v","x/y":1}}`, false},
-		{"overlap", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/b/x", `1`), data("/b/x", `2`)}, "", true},
-		{"object over scalar", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/b/x", `1`), data("/b/x/y", `2`)}, "", true},
-		{"scalar over object", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/b/x", `{}`), data("/b", `1`)}, "", true},
-		{"root is no object", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/", `[1]`)}, "", true},
-		{"not JSON", storage.TransactionParams{BasePaths: []string{"b"}}, []storage.Update{data("/b", `{`)}, "", true},
-		{"below a scalar", storage.TransactionParams{BasePaths: []string{"a/0/x"}}, []storage.Update{data("/a/0/x", `1`)}, "", true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s := open(t, `{"a":[1,2],"b":{"k":"v"}}`)
-			w := begin(t, s, storage.WriteParams)
-			err := s.Truncate(t.Context(), w, tc.params, &files{list: tc.files})
-			if tc.fails {
-				if err == nil {
-					t.Error("want an error")
-				}
-				s.Abort(t.Context(), w)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Commit(t.Context(), w); err != nil {
-				t.Fatal(err)
-			}
-			if got := readCommitted(t, s, "/"); got != tc.want {
-				t.Errorf("got  %s\nwant %s", got, tc.want)
-			}
-		})
-	}
-}
-
-func TestTruncateStoresPoliciesAndReportsTheIterator(t *testing.T) {
-	s := store.New()
-	w := begin(t, s, storage.WriteParams)
-	defer s.Abort(t.Context(), w)
-	broken := errors.New("broken archive")
-	it := &files{list: []storage.Update{{Path: path("/x/p.rego"), Value: []byte("package p"), IsPolicy: true}}, err: broken}
-	if err := s.Truncate(t.Context(), w, storage.TransactionParams{}, it); !errors.Is(err, broken) {
-		t.Errorf("got %v", err)
-	}
-	if text, err := s.GetPolicy(t.Context(), w, "x/p.rego"); err != nil || string(text) != "package p" {
-		t.Errorf("policy: %q, %v", text, err)
 	}
 }
 

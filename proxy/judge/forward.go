@@ -2,6 +2,7 @@ package judge
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -153,8 +154,8 @@ func source(a *Arrival, trusted bool) authz.Source {
 	for part := range strings.SplitSeq(chain, ",") {
 		src.ForwardedFor = append(src.ForwardedFor, strings.Trim(part, " \t"))
 	}
-	for i := len(src.ForwardedFor) - 1; i >= 0; i-- {
-		ip, err := parseNode(src.ForwardedFor[i])
+	for _, node := range slices.Backward(src.ForwardedFor) {
+		ip, err := parseNode(node)
 		if err != nil {
 			break // what stands before it cannot be told from a client's invention
 		}

@@ -49,8 +49,11 @@ func newClasses(identityNames []string) classes {
 		names []string
 		class class
 	}{
-		{hopHeaders, hop}, {forwardedHeaders, forwarded}, {credentialHeaders, credential},
-		{identityHeaders, identity}, {identityNames, identity},
+		{hopHeaders, hop},
+		{forwardedHeaders, forwarded},
+		{credentialHeaders, credential},
+		{identityHeaders, identity},
+		{identityNames, identity},
 	} {
 		for _, n := range set.names {
 			c[fold(n)] = set.class

@@ -97,6 +97,37 @@ func TestInputSaysWhatIsForwarded(t *testing.T) {
 	}
 }
 
+// peekingChain looks at headers as an authenticator does.
+type peekingChain struct{ got map[string]string }
+
+func (c peekingChain) Authenticate(_ context.Context, r *authn.Request) (*authz.Identity, error) {
+	for _, n := range []string{"x-forwarded-client-cert", "x-user", "cookie", "x-request-id"} {
+		c.got[n] = r.Header(n)
+	}
+	return &authz.Identity{}, nil
+}
+
+func (peekingChain) Challenges(error) []string { return nil }
+
+func TestAuthenticatorsSeeWhatThePeerMaySay(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		j := newJudge(t, &authz.Decision{Allow: true})
+		chain := peekingChain{map[string]string{}}
+		j.cfg.Chains[0] = chain
+		a := arrival("GET", "/v1/orders/42", authz.Header{Name: "x-forwarded-client-cert", Value: "By=x"},
+			authz.Header{Name: "x-user", Value: "root"}, authz.Header{Name: "cookie", Value: "s=1"})
+		if trusted {
+			a.Listener.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}
+		if v := j.Judge(context.Background(), a); v.Err != nil {
+			t.Fatal(v.Err)
+		}
+		if (chain.got["x-forwarded-client-cert"] != "") != trusted || chain.got["x-user"] != "" || chain.got["cookie"] != "s=1" {
+			t.Errorf("trusted %v: saw %v", trusted, chain.got)
+		}
+	}
+}
+
 func TestPathParametersByOption(t *testing.T) {
 	tests := []struct {
 		path string

@@ -22,7 +22,7 @@ func closed(c net.Conn) bool {
 	err = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		dead = err != syscall.EAGAIN && err != syscall.EWOULDBLOCK //nolint:errorlint // errno, never wrapped
+		dead = err != syscall.EAGAIN && err != syscall.EWOULDBLOCK
 		return true
 	})
 	return dead || err != nil

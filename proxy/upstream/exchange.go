@@ -217,7 +217,7 @@ func (x *Exchange) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := x.Response.BodyStream().Read(p)
-	if err == io.EOF && x.conn.gone && x.Response.Header.ContentLength() != closeDelimited { //nolint:errorlint // the bare EOF ends a body
+	if err == io.EOF && x.conn.gone && x.Response.Header.ContentLength() != closeDelimited {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

@@ -38,7 +38,7 @@ func (b *Body) Reset(r *Reader, length, maxBytes int64, before func() error) {
 }
 
 // Done reports whether the whole body has been read.
-func (b *Body) Done() bool { return b.err == io.EOF }
+func (b *Body) Done() bool { return errors.Is(b.err, io.EOF) }
 
 // Awaited reports whether nobody has asked the client for the body yet.
 func (b *Body) Awaited() bool { return b.before != nil }

@@ -48,10 +48,10 @@ func CopyBody(dst *bufio.Writer, src io.Reader, length int64, raw bool) error {
 			}
 		}
 		switch {
-		case err == nil || err == io.EOF && done == length: //nolint:errorlint // the bare EOF ends a body
-		case err == io.EOF && length < 0: //nolint:errorlint // as above
+		case err == nil || err == io.EOF && done == length:
+		case err == io.EOF && length < 0:
 			return endBody(dst, chunked)
-		case err == io.EOF: //nolint:errorlint // as above
+		case err == io.EOF:
 			return &CopyError{Err: io.ErrUnexpectedEOF, Reading: true}
 		default:
 			return &CopyError{Err: err, Reading: true}

@@ -133,6 +133,21 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
+func TestBareCRInAValue(t *testing.T) {
+	if h, err := ParseHead([]byte("GET / HTTP/1.1\r\nA: b\rContent-Length: 5\r\n\r\n")); !errors.Is(err, problem.ErrMalformed) {
+		t.Errorf("got %+v, %v", h, err)
+	}
+}
+
+// TestChunkBeyondTheLimitIsRefusedByItsSize: nothing of it needs to arrive.
+func TestChunkBeyondTheLimitIsRefusedByItsSize(t *testing.T) {
+	var b Body
+	b.Reset(NewReader(conn("ffffff\r\n")), -1, 100, nil)
+	if n, err := b.Read(make([]byte, 10)); n != 0 || !errors.Is(err, authz.ErrBodyTooLarge) {
+		t.Errorf("read %d, %v", n, err)
+	}
+}
+
 func TestCopyBodyNeverEndsAShortBody(t *testing.T) {
 	tests := []struct {
 		name   string

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"compress/gzip"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -156,5 +158,47 @@ func TestStartWithoutBundleServer(t *testing.T) {
 	waitReady(t, b.admin)
 	if got := b.header(t, "X-Rev"); got != "0" {
 		t.Errorf("revision %q, want 0", got)
+	}
+}
+
+// TestOPADecisionLog has the gateway upload its decisions as OPA would.
+func TestOPADecisionLog(t *testing.T) {
+	uploads := &output{}
+	logs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		zr, err := gzip.NewReader(r.Body)
+		if err != nil {
+			t.Errorf("upload to %s: %v", r.URL.Path, err)
+			return
+		}
+		if _, err := io.Copy(uploads, zr); err != nil {
+			t.Errorf("upload to %s: %v", r.URL.Path, err)
+		}
+	}))
+	t.Cleanup(logs.Close)
+	b := newBundleSite(t)
+	config, err := os.ReadFile(b.file("sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(config), "    services: {", `    decision_logs: {service: logs, reporting: {min_delay_seconds: 1, max_delay_seconds: 1}}
+    labels: {region: eu}
+    services: {logs: {url: "`+logs.URL+`"}, `, 1)
+	write(t, b.file("sallyport.yaml"), text)
+	b.serve(t)
+	b.start(t)
+	resp, err := oneConnection(b.ca.pool)().Do(b.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	id := resp.Header.Get("X-Request-Id")
+	eventually(t, 10*time.Second, "upload", func() bool { return strings.Contains(uploads.String(), id) })
+	for _, want := range []string{`"region":"eu"`, `"path":"gateway/decision"`, `"subject":"alice"`} {
+		if !strings.Contains(uploads.String(), want) {
+			t.Errorf("upload lacks %s: %s", want, uploads)
+		}
+	}
+	if strings.Contains(uploads.String(), b.token) {
+		t.Error("the upload holds the token")
 	}
 }

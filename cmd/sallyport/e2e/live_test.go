@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,4 +232,50 @@ func TestTerminationUnderLoad(t *testing.T) {
 	if s.gateway.cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("exit status %d, want 0", s.gateway.cmd.ProcessState.ExitCode())
 	}
+}
+
+// TestHangup reloads by signal what no watcher saw: the file is the same, a
+// variable of the environment is not read again, so only the reload shows.
+func TestHangup(t *testing.T) {
+	s := newSite(t, paths)
+	s.start(t)
+	reloads := func() int { return strings.Count(s.gateway.stderr.String(), "configuration reloaded") }
+	before := reloads()
+	if err := s.gateway.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, effect, "reload", func() bool { return reloads() == before+1 })
+	if got := s.header(t, "X-Rev"); got != "0" {
+		t.Errorf("revision %q after the reload, want 0", got)
+	}
+}
+
+// TestListenersComeAndGo adds and removes a listener while another serves.
+func TestListenersComeAndGo(t *testing.T) {
+	s := newSite(t, paths)
+	s.start(t)
+	l := s.load(t)
+	second := freeAddress(t)
+	one := s.config(0, fromPaths)
+	two := strings.Replace(one, "admin:", fmt.Sprintf("  - {name: second, address: %q}\nadmin:", second), 1)
+	answers := func() bool {
+		req := s.request()
+		req.URL.Scheme, req.URL.Host = "http", second
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	for range 3 {
+		write(t, s.file("sallyport.yaml"), two)
+		eventually(t, effect, "the second listener serves", answers)
+		write(t, s.file("sallyport.yaml"), one)
+		eventually(t, effect, "the second listener is gone", func() bool {
+			http.DefaultClient.CloseIdleConnections()
+			return !answers()
+		})
+	}
+	l.end(t)
 }

@@ -148,7 +148,7 @@ func TestCertifiedProvider(t *testing.T) {
 		t.Errorf("the old key is still published: %v", err)
 	}
 	p.rotate(t, "second")
-	if !eventually(t, 2*time.Second, func() bool { _, err := presentAt(t, a, old, now); return errors.Is(err, authn.ErrInvalid) }) {
+	if !eventually(t, 4*time.Second, func() bool { _, err := presentAt(t, a, old, now); return errors.Is(err, authn.ErrInvalid) }) {
 		t.Error("a token of the removed key is still accepted")
 	}
 	if _, err := presentAt(t, a, fresh, now); err != nil {

@@ -237,6 +237,8 @@ func TestClaims(t *testing.T) {
 		{"exp null", map[string]any{"exp": json.RawMessage("null")}, false},
 		{"exp beyond time", map[string]any{"exp": json.RawMessage("1e300")}, false},
 		{"exp no float", map[string]any{"exp": json.RawMessage("1e4000")}, false},
+		{"exp in milliseconds", map[string]any{"exp": testNow.Add(time.Minute).UnixMilli()}, false},
+		{"nbf negative", map[string]any{"nbf": -1}, false},
 		{"exp with fraction", map[string]any{"exp": json.RawMessage("1767323345.5")}, true},
 		{"expired beyond leeway", map[string]any{"exp": unix(-31 * time.Second)}, false},
 		{"expired at the edge", map[string]any{"exp": unix(-30 * time.Second)}, false},

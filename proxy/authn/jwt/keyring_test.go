@@ -85,6 +85,7 @@ func TestFetchRefused(t *testing.T) {
 	good := jwks(t, key)
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, good) }))
 	defer other.Close()
+	var sent, requests atomic.Int64
 	for _, tt := range []struct {
 		name     string
 		metadata string // with discovery, %s is the issuer
@@ -96,7 +97,8 @@ func TestFetchRefused(t *testing.T) {
 		{"garbage", "", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, false},
 		{"64 MiB", "", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, good)
-			_, _ = io.Copy(w, io.LimitReader(spaces{}, 64<<20))
+			n, _ := io.Copy(w, io.LimitReader(spaces{}, 64<<20))
+			sent.Store(n)
 		}, false},
 		{"redirect to another host", "", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) }, false},
 		{"redirect on the same host", "", func(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +108,10 @@ func TestFetchRefused(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, good)
 		}, true},
-		{"redirect for ever", "", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/keys", http.StatusFound) }, false},
+		{"redirect for ever", "", func(w http.ResponseWriter, r *http.Request) {
+			requests.Add(1)
+			http.Redirect(w, r, "/keys", http.StatusFound)
+		}, false},
 		{"metadata", `{"issuer":"%[1]s","jwks_uri":"%[1]s/keys"}`, nil, true},
 		{"metadata of another issuer", `{"issuer":"%[1]s/","jwks_uri":"%[1]s/keys"}`, nil, false},
 		{"metadata without issuer", `{"jwks_uri":"%[1]s/keys"}`, nil, false},
@@ -143,6 +148,46 @@ func TestFetchRefused(t *testing.T) {
 				t.Errorf("token got %v, want good: %v, else ErrUnavailable", err, tt.ok)
 			}
 		})
+	}
+	if n := requests.Load(); n > maxRedirects+1 {
+		t.Errorf("%d redirects were followed", n-1)
+	}
+	if n := sent.Load(); n > 16<<20 {
+		t.Errorf("%d MiB of 64 were read before giving up", n>>20)
+	}
+}
+
+// TestDiscoveredURL: the metadata cannot talk us into an insecure fetch, which
+// would fail in this test anyway, hence the look at the reason.
+func TestDiscoveredURL(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"issuer":"http://%s","jwks_uri":"http://idp.invalid/keys"}`, r.Host)
+	}))
+	defer server.Close()
+	for insecure, want := range map[bool]string{false: "not loopback", true: "dial"} {
+		f, err := newFetcher(Config{Issuer: server.URL, InsecureHTTP: insecure})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.load(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("insecure_http %v: got %v, want an error with %q", insecure, err, want)
+		}
+		f.client.Load().CloseIdleConnections()
+	}
+}
+
+// TestUnknownKidsAreBounded: what strangers send takes a bounded place.
+func TestUnknownKidsAreBounded(t *testing.T) {
+	r := ring(t, nil)
+	for i := range 5 * maxUnknown {
+		r.remember(fmt.Sprint(i))
+	}
+	r.remember(strings.Repeat("x", maxKid+1))
+	if n := len(r.unknown); n > maxUnknown {
+		t.Errorf("%d kids are remembered, want at most %d", n, maxUnknown)
+	}
+	if _, long := r.unknown[strings.Repeat("x", maxKid+1)]; long {
+		t.Error("a long kid is remembered")
 	}
 }
 
@@ -235,7 +280,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("a cached token with a key that stays: %v, from the cache: %v", err, again == kept)
 	}
 	is.publish(t, second)
-	if !eventually(t, c.RefreshInterval+500*time.Millisecond, func() bool { _, err := present(t, a, old); return err != nil }) {
+	if !eventually(t, c.RefreshInterval+2*time.Second, func() bool { _, err := present(t, a, old); return err != nil }) {
 		t.Error("a cached token lives although its key was removed more than a refresh interval ago")
 	}
 	if _, err := present(t, a, old); !errors.Is(err, authn.ErrInvalid) {

@@ -46,6 +46,7 @@ func TestParseKeySet(t *testing.T) {
 		{"shared secret from a URL among others", []any{ec.jwk(), with(hs, map[string]any{"use": "enc"})}, false, -1},
 		{"shared secret and public key", []any{ec.jwk(), hs.jwk()}, true, -1},
 		{"short shared secret", []any{with(hs, map[string]any{"k": b64(make([]byte, 31))})}, true, -1},
+		{"short shared secret for any algorithm", []any{map[string]any{"kty": "oct", "kid": "k", "k": b64(make([]byte, 31))}}, true, -1},
 		{"short for its algorithm", []any{with(hs, map[string]any{"k": b64(make([]byte, 32)), "alg": "HS512"})}, true, -1},
 		{"private key", []any{with(ec, map[string]any{"d": "AA"})}, false, -1},
 		{"duplicate kid", []any{ec.jwk(), with(ed, map[string]any{"kid": "ec"})}, false, -1},

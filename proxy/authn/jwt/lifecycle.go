@@ -3,7 +3,6 @@ package jwt
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -19,25 +18,18 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	return a.keys.run(ctx)
 }
 
-// Inherit takes over what prev, the authenticator of this name in the
-// configuration before, has learned: the fetched key set if it comes from the
-// same place, so that a reload while the issuer is down loses no keys, and the
-// verified tokens if every setting is the same. Call it before the first request.
+// Inherit takes over the key set of prev, the authenticator of this name in the
+// configuration before, if it comes from the same place: a reload while the
+// issuer is down loses no keys. Call it before Prime and the first request.
 func (a *Authenticator) Inherit(prev *Authenticator) {
 	set := prev.keys.current.Load()
-	if a.fetcher == nil || set == nil || !a.config.sameSource(prev.config) {
-		return
-	}
-	if !a.keys.current.CompareAndSwap(nil, set) {
+	if a.fetcher == nil || set == nil || !a.config.sameSource(prev.config) || !a.keys.current.CompareAndSwap(nil, set) {
 		return
 	}
 	fetched := prev.Status().Fetched
 	a.keys.mu.Lock()
+	defer a.keys.mu.Unlock()
 	a.keys.fetched = fetched
-	a.keys.mu.Unlock()
-	if reflect.DeepEqual(a.config, prev.config) {
-		a.cache = prev.cache
-	}
 }
 
 // Prime fetches the key set once, if there is none. An error is no reason not to

@@ -63,7 +63,7 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 		}
 		return nil, err
 	}
-	if s.net, err = proxy.ProxyProtocol(s.net, c.ListenerConfig); err != nil {
+	if s.net, err = proxy.WithPROXY(s.net, c.ListenerConfig); err != nil {
 		return nil, err
 	}
 	return s, nil
