@@ -292,6 +292,24 @@ func TestReloadKeepsTheOld(t *testing.T) {
 	}
 }
 
+// TestAuthoritiesOnly: the CA file holds authorities and nothing else.
+func TestAuthoritiesOnly(t *testing.T) {
+	s := newSite(t)
+	leaf := s.clients.Issue(t, "leaf", nil)
+	cert, key := filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key")
+	certstest.WritePair(t, leaf, cert, key)
+	for name, file := range map[string]string{"a leaf": cert, "a private key": key} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certstest.Write(t, s.config.ClientCAFile, append(s.clients.PEM(), data...))
+		if _, err := certs.New(s.config, certs.Deps{}); err == nil {
+			t.Errorf("a CA file with %s was taken", name)
+		}
+	}
+}
+
 func TestRevocation(t *testing.T) {
 	s := newSite(t)
 	alice, bob := s.clients.Issue(t, "alice", nil), s.clients.Issue(t, "bob", nil)

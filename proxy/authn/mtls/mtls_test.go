@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
@@ -159,6 +160,16 @@ func TestIdentityIsShared(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations, want 0", allocs)
+	}
+}
+
+// TestRecentCompares: two certificates that share a slot stay two.
+func TestRecentCompares(t *testing.T) {
+	ca, r := certstest.NewCA(t, "CA"), newRecent()
+	alice, bob := ca.Issue(t, "alice", nil).Leaf, ca.Issue(t, "bob", nil).Leaf
+	r.slot(alice).Store(&known{leaf: bob, identity: &authz.Identity{Subject: "bob"}})
+	if id := r.get(alice); id != nil {
+		t.Errorf("alice is taken for %s", id.Subject)
 	}
 }
 
