@@ -154,7 +154,7 @@ func (a *App) drain(ctx context.Context) error {
 	g := a.current.Load()
 	limits := g.cfg.Shutdown
 	a.stopping.Store(true)
-	a.logger.InfoContext(ctx, "shutting down", slog.Duration("delay", limits.Delay), slog.Duration("timeout", limits.Timeout))
+	a.logger.InfoContext(ctx, "shutting down", slog.String("delay", limits.Delay.String()), slog.String("timeout", limits.Timeout.String()))
 	if limits.Delay > 0 {
 		time.Sleep(limits.Delay) // the pause that load balancers need; nothing ends it early
 	}

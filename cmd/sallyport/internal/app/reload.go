@@ -22,6 +22,14 @@ func (a *App) Reload(ctx context.Context) error {
 
 func (a *App) reload(ctx context.Context) error {
 	old := a.current.Load()
+	// What a refused configuration asked of the policy is not asked any more, and
+	// neither is what only the old one did.
+	defer func() {
+		g := a.current.Load()
+		if err := g.policy.engine.Retain(entrypoints(g.cfg)...); err != nil {
+			a.logger.WarnContext(ctx, "entrypoints that no route asks stay prepared", slog.Any("error", err))
+		}
+	}()
 	cfg, err := config.Load(a.opts.ConfigFile)
 	if err != nil {
 		return err

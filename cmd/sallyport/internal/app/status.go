@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,8 +118,14 @@ func (a *App) ready() []admin.Check {
 		{Name: "not shutting down", OK: !a.stopping.Load()},
 		{Name: "policy", OK: s.Ready, Detail: s.Error},
 	}
-	for name, b := range s.Bundles {
+	for _, name := range slices.Sorted(maps.Keys(s.Bundles)) {
+		b := s.Bundles[name]
 		checks = append(checks, admin.Check{Name: "bundle " + name, OK: !b.ActivatedAt.IsZero(), Detail: b.LastError})
+	}
+	for i := range checks {
+		if checks[i].OK {
+			checks[i].Detail = "" // a later revision that was refused shows in the status
+		}
 	}
 	return checks
 }

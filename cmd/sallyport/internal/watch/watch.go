@@ -121,7 +121,7 @@ func (w *Watcher) reload(ctx context.Context, t Target) {
 		w.Logger.ErrorContext(ctx, "reload refused; the last good state stays", slog.String("target", t.Name), slog.Any("error", err))
 		return
 	}
-	w.Logger.InfoContext(ctx, "reloaded", slog.String("target", t.Name), slog.Duration("took", time.Since(start)))
+	w.Logger.InfoContext(ctx, "reloaded", slog.String("target", t.Name), slog.String("took", time.Since(start).String()))
 }
 
 func (w *Watcher) subscribe(ctx context.Context, notify *fsnotify.Watcher) {
