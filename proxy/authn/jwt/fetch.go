@@ -148,7 +148,7 @@ func readLimited(r io.Reader, name string) ([]byte, error) {
 
 // loadFile reads the key set from a file.
 func loadFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
