@@ -356,7 +356,7 @@ func requestID(a *Arrival, trusted bool) string {
 			return id
 		}
 	}
-	return newID()
+	return NewID()
 }
 
 // validID keeps an id harmless in headers, logs and shells.
@@ -376,8 +376,8 @@ func isAlphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// newID returns 128 random bits. They identify a request and guard nothing.
-func newID() string {
+// NewID returns 128 random bits. They identify a request and guard nothing.
+func NewID() string {
 	const digits = "0123456789abcdef"
 	var out [32]byte
 	hi, lo := rand.Uint64(), rand.Uint64() //nolint:gosec // not a secret
