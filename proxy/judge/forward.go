@@ -22,7 +22,7 @@ type Forward struct {
 }
 
 // forward builds what is sent, but for what the decision changes.
-func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, nominated []string, trusted bool) {
+func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, trusted bool) {
 	r, in := v.Route, v.Input
 	*f = Forward{
 		Upstream: r.Config.Upstream, Host: s.hostport, Target: in.Request.Path, Timeout: r.Config.Timeout, WebSocket: a.webSocket(),
@@ -46,9 +46,7 @@ func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, nominated 
 		default:
 			continue
 		}
-		if !containsFold(nominated, h.Name) {
-			f.Headers = append(f.Headers, h)
-		}
+		f.Headers = append(f.Headers, h)
 	}
 	f.addForwarded(a, s, in, trusted)
 }

@@ -96,9 +96,26 @@ func foldRune(r rune) rune {
 	return r
 }
 
-// nominated returns the names in Connection headers, which end here too. They
-// are taken from what the client sent before anything of ours is added, so they
-// can never name ours.
+// withoutNominated returns the arrival without the fields that its Connection
+// headers name: they end here (RFC 9110 section 7.6.1). They go before anything
+// is judged, so that neither route nor identity nor policy rests on what the
+// upstream does not get, and before ours are added, so that they never name ours.
+func (a *Arrival) withoutNominated(c classes) *Arrival {
+	names := a.nominated()
+	if len(names) == 0 {
+		return a
+	}
+	out := *a
+	out.Headers = make([]authz.Header, 0, len(a.Headers))
+	for _, h := range a.Headers {
+		if c.of(h.Name) == hop || !containsFold(names, h.Name) {
+			out.Headers = append(out.Headers, h)
+		}
+	}
+	return &out
+}
+
+// nominated returns the names in Connection headers.
 func (a *Arrival) nominated() []string {
 	var out []string
 	for i := range a.Headers {
@@ -117,7 +134,7 @@ func (a *Arrival) nominated() []string {
 }
 
 // visible selects the headers that the policy may read.
-func (j *Judge) visible(a *Arrival, asked, nominated []string) []authz.Header {
+func (j *Judge) visible(a *Arrival, asked []string) []authz.Header {
 	out := make([]authz.Header, 0, len(a.Headers))
 	for i := range a.Headers {
 		h := a.Headers[i]
@@ -130,9 +147,7 @@ func (j *Judge) visible(a *Arrival, asked, nominated []string) []authz.Header {
 		default:
 			continue
 		}
-		if !containsFold(nominated, h.Name) {
-			out = append(out, h)
-		}
+		out = append(out, h)
 	}
 	return out
 }

@@ -143,6 +143,7 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	if err := j.checkShape(a, s); err != nil {
 		return err
 	}
+	a = a.withoutNominated(j.classes)
 	in.Request.Scheme = clientScheme(a, trusted)
 	in.Request.Host, in.Request.Port = s.host, s.portFor(in.Request.Scheme)
 	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
@@ -150,15 +151,14 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	if err := j.route(a, s, v); err != nil {
 		return err
 	}
-	nominated := a.nominated()
-	in.Request.Headers = j.visible(a, v.Route.Config.InputHeaders, nominated)
+	in.Request.Headers = j.visible(a, v.Route.Config.InputHeaders)
 	if err := j.authenticate(ctx, a, v, trusted); err != nil {
 		return err
 	}
 	if err := j.decide(ctx, v); err != nil {
 		return err
 	}
-	j.forward(&c.forward, a, s, v, nominated, trusted)
+	j.forward(&c.forward, a, s, v, trusted)
 	j.carryOut(v, &c.forward)
 	return nil
 }
