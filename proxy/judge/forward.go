@@ -40,7 +40,7 @@ func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, trusted bo
 				continue
 			}
 		case forwarded:
-			if !trusted || rebuilt(h.Name) {
+			if rebuilt(h.Name) {
 				continue
 			}
 		default:

@@ -96,19 +96,33 @@ func foldRune(r rune) rune {
 	return r
 }
 
-// withoutNominated returns the arrival without the fields that its Connection
-// headers name: they end here (RFC 9110 section 7.6.1). They go before anything
-// is judged, so that neither route nor identity nor policy rests on what the
-// upstream does not get, and before ours are added, so that they never name ours.
-func (a *Arrival) withoutNominated(c classes) *Arrival {
+// admissible returns the arrival without the fields that the client has no right
+// to send (identity, and forwarding ones unless the peer is trusted) and those
+// that its Connection headers name, which end here (RFC 9110 section 7.6.1).
+// They go before anything is judged, so that neither route nor identity nor
+// policy rests on what the upstream does not get, and before ours are added, so
+// that they can never name ours.
+func (a *Arrival) admissible(c classes, trusted bool) *Arrival {
 	names := a.nominated()
-	if len(names) == 0 {
+	drop := func(name string) bool {
+		switch c.of(name) {
+		case hop:
+			return false // not forwarded, and needed to know what the client asks for
+		case identity:
+			return true
+		case forwarded:
+			return !trusted || containsFold(names, name)
+		}
+		return containsFold(names, name)
+	}
+	first := slices.IndexFunc(a.Headers, func(h authz.Header) bool { return drop(h.Name) })
+	if first < 0 {
 		return a
 	}
 	out := *a
-	out.Headers = make([]authz.Header, 0, len(a.Headers))
-	for _, h := range a.Headers {
-		if c.of(h.Name) == hop || !containsFold(names, h.Name) {
+	out.Headers = append(make([]authz.Header, 0, len(a.Headers)), a.Headers[:first]...)
+	for _, h := range a.Headers[first:] {
+		if !drop(h.Name) {
 			out.Headers = append(out.Headers, h)
 		}
 	}
