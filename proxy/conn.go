@@ -132,7 +132,7 @@ func (c *conn) limits() Limits {
 // another may follow.
 func (c *conn) next(ctx context.Context) bool {
 	limits := c.limits()
-	if c.nc.SetReadDeadline(time.Now().Add(limits.HeaderTimeout)) != nil {
+	if !c.reader.HeadBuffered() && c.nc.SetReadDeadline(time.Now().Add(limits.HeaderTimeout)) != nil {
 		return false
 	}
 	raw, err := c.reader.ReadHead(int(limits.MaxHeaderBytes))

@@ -39,12 +39,12 @@ type request struct {
 func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err error) bool {
 	snap := c.s.acquire()
 	if snap == nil {
-		return false
+		return c.unavailable()
 	}
 	defer snap.release()
 	ln := snap.listeners[c.listener]
-	if ln == nil {
-		return false // the listener is no more in the configuration
+	if ln == nil { // a reload took the listener away
+		return c.unavailable()
 	}
 	r := &c.current
 	*r = request{c: c, snap: snap, ln: ln, head: head, start: now, keep: err == nil && !head.Close}
@@ -70,6 +70,15 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 	r.carryOut(ctx)
 	r.finish(ctx)
 	return r.keep
+}
+
+// unavailable answers for want of a snapshot; the connection ends.
+func (c *conn) unavailable() bool {
+	_, _ = c.writer.Write(unavailable())
+	if c.writer.Flush() == nil {
+		c.lingerClose()
+	}
+	return false
 }
 
 func (r *request) arrive() {

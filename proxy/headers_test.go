@@ -91,6 +91,29 @@ func TestConnectionNamesEndHereForThePolicyToo(t *testing.T) {
 	}
 }
 
+// TestNothingRestsOnANominatedHeader: what the upstream does not get does not
+// count for the route, the identity or the policy either.
+func TestNothingRestsOnANominatedHeader(t *testing.T) {
+	up := listenRaw(t, nil)
+	acme := anyRoute()
+	acme.Name, acme.Match.Headers = "acme", map[string]string{"x-tenant": "acme"}
+	root := anyRoute()
+	root.Name, root.Match.Headers = "root", map[string]string{"x-user": "root"}
+	var in *authz.Input
+	g := start(t, up.addr(), withRoutes(acme, root, anyRoute()), withDecider(func(i *authz.Input) (*authz.Decision, error) {
+		in = i
+		return allow(i)
+	}))
+	get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nX-Tenant: acme\r\nX-User: root\r\nContent-Type: text/a\r\nAuthorization: Bearer good\r\nContent-Length: 2\r\n"+
+		"Connection: X-Tenant, content-type\r\nConnection: authorization, content-length, host\r\n\r\nok")
+	if in.Route.Name != "all" || in.Request.ContentType != "" || in.Identity.Authenticated || in.Request.Host != "a" {
+		t.Errorf("judged %+v %+v", in.Route, in.Identity)
+	}
+	if got := up.received(); hasName(got, "x-tenant") || hasName(got, "content-type") || !strings.HasSuffix(got, "Content-Length: 2\r\n\r\nok") {
+		t.Errorf("upstream received %q", got)
+	}
+}
+
 func TestCredentials(t *testing.T) {
 	const raw = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\nCookie: s=1\r\nX-Api-Key: k\r\n\r\n"
 	tests := []struct {

@@ -118,6 +118,27 @@ func TestSwapUnderLoad(t *testing.T) {
 	})
 }
 
+func TestListenerThatTheConfigurationLost(t *testing.T) {
+	up := listenRaw(t, nil)
+	g := start(t, up.addr())
+	c := dial(t, g.addr)
+	br := bufio.NewReader(c)
+	exchangeOn(t, c, br, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	cfg := g.cfg
+	other := cfg.Listeners[0]
+	other.Name = "other"
+	cfg.Listeners = []ListenerConfig{other}
+	next, err := Build(cfg, g.parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Swap(next)
+	resp, _ := exchangeOn(t, c, br, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp.StatusCode != 503 || !resp.Close || resp.Header.Get("X-Request-Id") == "" {
+		t.Errorf("got %d %v", resp.StatusCode, resp.Header)
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
 	up := listenRaw(t, nil)
 	g := start(t, up.addr(), withListener(func(l *ListenerConfig) { l.Limits.MaxConnections = 1 }))

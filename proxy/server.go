@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/judge"
+	"github.com/sallyport/sallyport/proxy/problem"
 )
 
 // Recorder keeps what happened to each request. Record must not block.
@@ -188,9 +191,17 @@ func (s *Server) maxConnections(name string) int64 {
 func refuseConnection(nc net.Conn) {
 	if _, secure := nc.(*tls.Conn); !secure {
 		_ = nc.SetDeadline(time.Now().Add(50 * time.Millisecond))
-		_, _ = nc.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+		_, _ = nc.Write(unavailable())
 	}
 	_ = nc.Close()
+}
+
+// unavailable is the answer when there is no snapshot to make one with.
+func unavailable() []byte {
+	id := judge.NewID()
+	body := problem.Of(problem.ErrBusy).AppendJSON(nil, id, "")
+	return append([]byte("HTTP/1.1 503 Service Unavailable\r\nContent-Type: "+problem.ContentType+"\r\nX-Request-Id: "+id+
+		"\r\nRetry-After: 1\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\nConnection: close\r\n\r\n"), body...)
 }
 
 func (s *Server) track(ln net.Listener) bool {

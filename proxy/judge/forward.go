@@ -22,7 +22,7 @@ type Forward struct {
 }
 
 // forward builds what is sent, but for what the decision changes.
-func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, nominated []string, trusted bool) {
+func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, trusted bool) {
 	r, in := v.Route, v.Input
 	*f = Forward{
 		Upstream: r.Config.Upstream, Host: s.hostport, Target: in.Request.Path, Timeout: r.Config.Timeout, WebSocket: a.webSocket(),
@@ -40,15 +40,13 @@ func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, nominated 
 				continue
 			}
 		case forwarded:
-			if !trusted || rebuilt(h.Name) {
+			if rebuilt(h.Name) {
 				continue
 			}
 		default:
 			continue
 		}
-		if !containsFold(nominated, h.Name) {
-			f.Headers = append(f.Headers, h)
-		}
+		f.Headers = append(f.Headers, h)
 	}
 	f.addForwarded(a, s, in, trusted)
 }

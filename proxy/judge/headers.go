@@ -96,9 +96,40 @@ func foldRune(r rune) rune {
 	return r
 }
 
-// nominated returns the names in Connection headers, which end here too. They
-// are taken from what the client sent before anything of ours is added, so they
-// can never name ours.
+// admissible returns the arrival without the fields that the client has no right
+// to send (identity, and forwarding ones unless the peer is trusted) and those
+// that its Connection headers name, which end here (RFC 9110 section 7.6.1).
+// They go before anything is judged, so that neither route nor identity nor
+// policy rests on what the upstream does not get, and before ours are added, so
+// that they can never name ours.
+func (a *Arrival) admissible(c classes, trusted bool) *Arrival {
+	names := a.nominated()
+	drop := func(name string) bool {
+		switch c.of(name) {
+		case hop:
+			return false // not forwarded, and needed to know what the client asks for
+		case identity:
+			return true
+		case forwarded:
+			return !trusted || containsFold(names, name)
+		}
+		return containsFold(names, name)
+	}
+	first := slices.IndexFunc(a.Headers, func(h authz.Header) bool { return drop(h.Name) })
+	if first < 0 {
+		return a
+	}
+	out := *a
+	out.Headers = append(make([]authz.Header, 0, len(a.Headers)), a.Headers[:first]...)
+	for _, h := range a.Headers[first:] {
+		if !drop(h.Name) {
+			out.Headers = append(out.Headers, h)
+		}
+	}
+	return &out
+}
+
+// nominated returns the names in Connection headers.
 func (a *Arrival) nominated() []string {
 	var out []string
 	for i := range a.Headers {
@@ -117,7 +148,7 @@ func (a *Arrival) nominated() []string {
 }
 
 // visible selects the headers that the policy may read.
-func (j *Judge) visible(a *Arrival, asked, nominated []string) []authz.Header {
+func (j *Judge) visible(a *Arrival, asked []string) []authz.Header {
 	out := make([]authz.Header, 0, len(a.Headers))
 	for i := range a.Headers {
 		h := a.Headers[i]
@@ -130,9 +161,7 @@ func (j *Judge) visible(a *Arrival, asked, nominated []string) []authz.Header {
 		default:
 			continue
 		}
-		if !containsFold(nominated, h.Name) {
-			out = append(out, h)
-		}
+		out = append(out, h)
 	}
 	return out
 }

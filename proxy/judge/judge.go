@@ -143,6 +143,7 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	if err := j.checkShape(a, s); err != nil {
 		return err
 	}
+	a = a.admissible(j.classes, trusted)
 	in.Request.Scheme = clientScheme(a, trusted)
 	in.Request.Host, in.Request.Port = s.host, s.portFor(in.Request.Scheme)
 	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
@@ -150,15 +151,14 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	if err := j.route(a, s, v); err != nil {
 		return err
 	}
-	nominated := a.nominated()
-	in.Request.Headers = j.visible(a, v.Route.Config.InputHeaders, nominated)
-	if err := j.authenticate(ctx, a, v, trusted); err != nil {
+	in.Request.Headers = j.visible(a, v.Route.Config.InputHeaders)
+	if err := j.authenticate(ctx, a, v); err != nil {
 		return err
 	}
 	if err := j.decide(ctx, v); err != nil {
 		return err
 	}
-	j.forward(&c.forward, a, s, v, nominated, trusted)
+	j.forward(&c.forward, a, s, v, trusted)
 	j.carryOut(v, &c.forward)
 	return nil
 }
@@ -195,12 +195,11 @@ type methodError struct{ allowed string }
 func (e *methodError) Error() string { return "routed methods are " + e.allowed }
 func (e *methodError) Unwrap() error { return problem.ErrMethod }
 
-func (j *Judge) authenticate(ctx context.Context, a *Arrival, v *Verdict, trusted bool) error {
+func (j *Judge) authenticate(ctx context.Context, a *Arrival, v *Verdict) error {
 	start := j.cfg.Now()
 	ctx, end := j.span(ctx, "authenticate")
-	view := clientView{j, a, trusted}
 	id, err := j.cfg.Chains[v.Route.Index].Authenticate(ctx, &authn.Request{
-		Authorization: a.header("authorization"), Header: view.header, TLS: a.TLS, Now: start,
+		Authorization: a.header("authorization"), Header: a.header, TLS: a.TLS, Now: start,
 	})
 	v.Authenticate = j.cfg.Now().Sub(start)
 	end(err)
@@ -212,26 +211,6 @@ func (j *Judge) authenticate(ctx context.Context, a *Arrival, v *Verdict, truste
 	}
 	v.Input.Identity = id
 	return nil
-}
-
-// clientView is what authenticators see of the headers: nothing that the peer
-// has no right to say.
-type clientView struct {
-	j       *Judge
-	a       *Arrival
-	trusted bool
-}
-
-func (c clientView) header(name string) string {
-	switch c.j.classes.of(name) {
-	case identity:
-		return ""
-	case forwarded:
-		if !c.trusted {
-			return ""
-		}
-	}
-	return c.a.header(name)
 }
 
 func (j *Judge) decide(ctx context.Context, v *Verdict) error {
@@ -356,7 +335,7 @@ func requestID(a *Arrival, trusted bool) string {
 			return id
 		}
 	}
-	return newID()
+	return NewID()
 }
 
 // validID keeps an id harmless in headers, logs and shells.
@@ -376,8 +355,8 @@ func isAlphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// newID returns 128 random bits. They identify a request and guard nothing.
-func newID() string {
+// NewID returns 128 random bits. They identify a request and guard nothing.
+func NewID() string {
 	const digits = "0123456789abcdef"
 	var out [32]byte
 	hi, lo := rand.Uint64(), rand.Uint64() //nolint:gosec // not a secret

@@ -30,7 +30,8 @@ var (
 	ErrRequestTimeout = errors.New("request was not received in time")
 	// ErrHeadTooLarge: the request head passed the listener's limit.
 	ErrHeadTooLarge = errors.New("request head exceeds the limit")
-	// ErrBusy: the listener has all the connections that it may have.
+	// ErrBusy: the listener has all the connections that it may have, or no
+	// configuration to serve them by.
 	ErrBusy = errors.New("too many connections")
 	// ErrNoRoute: no route matches.
 	ErrNoRoute = errors.New("no route matches")
@@ -65,7 +66,7 @@ var classes = []struct {
 	{ErrExpectation, Problem{http.StatusExpectationFailed, "The expectation is not supported.", 0}},
 	{ErrRequestTimeout, Problem{http.StatusRequestTimeout, "The request was not received in time.", 0}},
 	{ErrHeadTooLarge, Problem{http.StatusRequestHeaderFieldsTooLarge, "The request head is too large.", 0}},
-	{ErrBusy, Problem{http.StatusServiceUnavailable, "The gateway has too many connections.", 1}},
+	{ErrBusy, Problem{http.StatusServiceUnavailable, "The gateway cannot take the connection now.", 1}},
 	{ErrNoRoute, Problem{http.StatusNotFound, "Nothing is here.", 0}},
 	{ErrMethod, Problem{http.StatusMethodNotAllowed, "The method is not allowed here.", 0}},
 	{authn.ErrUnavailable, Problem{http.StatusServiceUnavailable, "The credential cannot be verified now.", 5}},

@@ -151,15 +151,15 @@ func (x *Exchange) roundTrip(r *Request) error {
 		return cp.Err
 	}
 	sendErr := err
-	if limit := time.Now().Add(x.timeout); limit.Before(deadline) {
-		deadline = limit
-	}
+	limit := time.Now().Add(x.timeout)
 	if sendErr != nil {
 		// The server may have answered before it stopped reading.
-		deadline = time.Now().Add(100 * time.Millisecond)
+		limit = time.Now().Add(100 * time.Millisecond)
 	}
-	if err := x.conn.SetReadDeadline(deadline); err != nil {
-		return x.broken(err)
+	if limit.Before(deadline) {
+		if err := x.conn.SetReadDeadline(limit); err != nil {
+			return x.broken(err)
+		}
 	}
 	if err := x.receive(r); err != nil {
 		if sendErr != nil {

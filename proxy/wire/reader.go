@@ -42,6 +42,12 @@ func NewReader(conn net.Conn) *Reader {
 // Buffered is the number of bytes that have arrived and are not yet read.
 func (r *Reader) Buffered() int { return r.w - r.r }
 
+// HeadBuffered reports whether a whole head has arrived, so that reading it
+// cannot block.
+func (r *Reader) HeadBuffered() bool { return bytes.Contains(r.buf[r.r:r.w], headEnd) }
+
+var headEnd = []byte("\r\n\r\n")
+
 // Await blocks until a byte is there.
 func (r *Reader) Await() error {
 	for r.Buffered() == 0 {
