@@ -26,6 +26,10 @@ deps: ## what tests need beside Go: a C compiler for -race, Node.js for the iden
 test: deps ## every Go test with the race detector
 	$(GO) test -race -shuffle=on ./...
 
+.PHONY: pins
+pins: ## what is pinned in allocations and memory, without the race detector's own
+	$(GO) test -run 'Alloc|Memory' ./engine/... ./proxy/... ./cmd/sallyport/internal/app
+
 .PHONY: generate
 generate: build ## references and schemas that come from the code
 	$(GO) generate ./cmd/...
@@ -43,7 +47,7 @@ fmt: $(TOOLS)/golangci-lint
 
 .PHONY: rego
 rego: build ## tests of the embedded policies, with coverage
-	$(BIN) test --coverage-floor 100 policies
+	d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; $(BIN) demo --dir "$$d" 2>/dev/null; $(BIN) test --coverage-floor 100 "$$d/policies"
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME

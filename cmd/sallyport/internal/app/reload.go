@@ -15,6 +15,9 @@ import (
 func (a *App) Reload(ctx context.Context) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	if a.crew == nil || a.stopping.Load() {
+		return errors.New("reload: the gateway is starting or ending")
+	}
 	err := a.reload(ctx)
 	a.status.reloaded(ctx, err)
 	return err
