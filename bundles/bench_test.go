@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/bundles"
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/policies"
 )
 
 // largePolicy is 100 rules and about 10 MB of data.
@@ -70,5 +72,27 @@ func BenchmarkActivateService(b *testing.B) {
 		want := fmt.Sprint((i + 1) % 2)
 		shelf.serve(archives[(i+1)%2])
 		waitFor(b, s, "the other bundle", func(st bundles.Status) bool { return st.Revision == want })
+	}
+}
+
+// Benchmark of one decision of the default policy: a reader reads an order.
+func BenchmarkDefaultPolicy(b *testing.B) {
+	ctx, e := context.Background(), newEngine(b)
+	s, err := bundles.New(bundles.Config{Paths: []string{"."}}, bundles.Deps{Engine: e, FS: policies.Tree()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Reload(ctx); err != nil {
+		b.Fatal(err)
+	}
+	in := &authz.Input{
+		Request:  authz.Request{Method: "GET", Path: "/v1/orders/42", Segments: []string{"v1", "orders", "42"}},
+		Identity: &authz.Identity{Authenticated: true, Subject: "alice", Claims: map[string]any{"roles": []any{"reader"}}},
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := e.Decide(ctx, in); err != nil || !d.Allow {
+			b.Fatal(d, err)
+		}
 	}
 }

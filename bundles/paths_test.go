@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport/sallyport/bundles"
 	"github.com/sallyport/sallyport/engine/authz"
@@ -275,5 +278,35 @@ func TestNoSourceIsNotReady(t *testing.T) {
 	}
 	if got := reason(t, e); got != authz.ErrNoPolicy.Error() {
 		t.Errorf("decided %q, want %v", got, authz.ErrNoPolicy)
+	}
+}
+
+// What the default policy reads is what the engine builds for each request.
+func TestEmbeddedPolicyReadsLittle(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	s, err := bundles.New(bundles.Config{Paths: []string{"."}}, bundles.Deps{Engine: e, FS: policies.Tree()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reload(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	reads, ok := e.Reads(policies.Entrypoint)
+	if !ok {
+		t.Fatal("the entrypoint is not prepared")
+	}
+	want := []string{
+		"input.identity.authenticated", "input.identity.authenticator", "input.identity.claims.roles",
+		"input.identity.scopes", "input.identity.subject",
+		"input.request.method", "input.request.segments", "input.route.name",
+	}
+	got := reads.Input.Paths()
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("input that the default policy reads (-want +got):\n%s", diff)
+	}
+	if len(reads.Nondeterministic) != 0 {
+		t.Errorf("it calls %v: its decisions cannot be cached", reads.Nondeterministic)
 	}
 }

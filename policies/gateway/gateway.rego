@@ -33,10 +33,20 @@ import data.sallyport.identity
 # entrypoint: true
 default decision := {"allow": false, "reason": "no grant covers this path"}
 
-decision := decisions.labelled(
-	_with_user(decisions.allow(sprintf("granted by %s", [granting]))),
-	{"grant": granting},
-) if {
+decision := {
+	"allow": true,
+	"reason": concat("", ["granted by ", granting]),
+	"labels": {"grant": granting},
+	"upstream": {"set_headers": {"x-user": identity.subject}},
+} if {
+	granting
+}
+
+else := {
+	"allow": true,
+	"reason": concat("", ["granted by ", granting]),
+	"labels": {"grant": granting},
+} if {
 	granting
 }
 
@@ -54,77 +64,106 @@ else := decisions.deny("no grant for this path has this method") if count(_cover
 # METADATA
 # title: Granting
 # description: The name of the first grant that lets the request through. Undefined when none does.
-granting := [name |
+granting := data.access.grants[first].name if {
+	first := min(_admitting)
+}
+
+else := sprintf("grant %d", [min(_admitting)])
+
+# What follows is evaluated for each request: conditions that rule most grants out
+# come first, built-in functions are preferred to functions, arrays to sets.
+
+_admitting := [i |
 	some i in _applicable
 	grant := data.access.grants[i]
-	_admits(grant)
-	name := object.get(grant, "name", sprintf("grant %d", [i]))
-][0]
-
-# The upstream learns who calls. The gateway has removed what the client sent.
-_with_user(decision) := decisions.forwarding(decision, {"x-user": identity.subject})
-
-_with_user(decision) := decision if not identity.subject
-
-_fields := {"name", "routes", "paths", "methods", "authenticators", "subjects", "roles", "scopes", "anyone"}
-
-# Grants for this path and route, whatever the method and whoever calls.
-_covering := [i |
-	some i, grant in data.access.grants
-	count(object.keys(grant) - _fields) == 0
-	_has_place(grant)
-	_holds_route(grant)
-	_holds_path(grant)
+	object.get(grant, "anyone", false) in _anyone
+	some role in object.get(grant, "roles", [_any])
+	role in _roles
+	_holds_rest(grant)
 ]
 
+# Grants for this path, route and method, whoever calls.
 _applicable := [i |
 	some i in _covering
-	_holds_method(data.access.grants[i])
+	some method in object.get(data.access.grants[i], "methods", ["*"])
+	method in _methods
 ]
 
-_has_place(grant) if grant.paths
+# Grants for this path and route, whatever the method and whoever calls. One with
+# a field that is not known holds for nobody: a misspelt condition would be one
+# that is not asked for.
+_covering := [i |
+	some i in _on_path
+	count(object.keys(data.access.grants[i]) - _fields) == 0
+	some route in object.get(data.access.grants[i], "routes", [_any])
+	route in _routes
+]
 
-_has_place(grant) if grant.routes
+# Grants for this path: of literal patterns, which are looked up, of patterns with
+# segments that stand for others, which are matched, and of those for a route.
+_on_path := array.flatten([_on_literal_path, _on_wild_path, _on_any_path])
 
-_holds_route(grant) if not "routes" in object.keys(grant)
-
-_holds_route(grant) if input.route.name in grant.routes
-
-_holds_path(grant) if not "paths" in object.keys(grant)
-
-_holds_path(grant) if {
+_on_literal_path := [i |
+	some i, grant in data.access.grants
 	some pattern in grant.paths
+	pattern in _patterns
+]
+
+_on_wild_path := [i |
+	some i, grant in data.access.grants
+	some pattern in grant.paths
+	http.is_wild(pattern)
 	http.path_matches(pattern)
+]
+
+_on_any_path := [i |
+	some i, grant in data.access.grants
+	is_array(grant.routes)
+	not "paths" in object.keys(grant)
+]
+
+# The literal patterns that match the path.
+_patterns := array.concat(
+	[concat("/", array.concat([""], input.request.segments))],
+	[concat("/", array.flatten(["", array.slice(input.request.segments, 0, n), "**"])) |
+		some n in numbers.range(0, count(input.request.segments))
+	],
+)
+
+_fields := {"name", "paths", "methods", "roles", "anyone", "routes", "authenticators", "subjects", "scopes"}
+
+_holds_rest(grant) if count(object.keys(grant) & {"authenticators", "subjects", "scopes"}) == 0
+
+_holds_rest(grant) if {
+	some authenticator in object.get(grant, "authenticators", [_any])
+	authenticator in _authenticators
+	some subject in object.get(grant, "subjects", [_any])
+	subject in _subjects
+	_holds_scopes(grant)
 }
 
-_holds_method(grant) if not "methods" in object.keys(grant)
+_holds_scopes(grant) if not "scopes" in object.keys(grant)
 
-_holds_method(grant) if http.method_in(grant.methods)
+_holds_scopes(grant) if identity.has_every_scope(grant.scopes)
 
-_admits(grant) if {
-	_holds_anyone(grant)
-	_holds_authenticator(grant)
-	_holds_subject(grant)
-	_holds_role(grant)
-	_holds_scope(grant)
-}
+# Stands for a condition that a grant does not have. No claim and no name in a
+# configuration is this text.
+_any := "\u0000any"
 
-_holds_anyone(_) if identity.authenticated
+_methods := ["*", input.request.method]
 
-_holds_anyone(grant) if grant.anyone == true
+# A grant without "anyone" has false.
+_anyone := [true, identity.authenticated == false]
 
-_holds_authenticator(grant) if not "authenticators" in object.keys(grant)
+_roles := array.concat([_any], [role |
+	identity.authenticated
+	is_array(input.identity.claims.roles)
+	some role in input.identity.claims.roles
+	role != _any
+])
 
-_holds_authenticator(grant) if input.identity.authenticator in grant.authenticators
+_routes := array.concat([_any], [name | name := input.route.name])
 
-_holds_subject(grant) if not "subjects" in object.keys(grant)
+_authenticators := array.concat([_any], [name | name := input.identity.authenticator])
 
-_holds_subject(grant) if identity.subject in grant.subjects
-
-_holds_role(grant) if not "roles" in object.keys(grant)
-
-_holds_role(grant) if identity.has_any_role(grant.roles)
-
-_holds_scope(grant) if not "scopes" in object.keys(grant)
-
-_holds_scope(grant) if identity.has_every_scope(grant.scopes)
+_subjects := array.concat([_any], [name | name := identity.subject])

@@ -14,7 +14,28 @@ package sallyport.http
 #   segment by segment with the decoded path: "*" and "{name}" stand for one
 #   segment that is not empty, and a final "**" for any rest, nothing included.
 #   A pattern that does not start with "/" matches nothing.
-path_matches(pattern) if segments_match(pattern, input.request.segments)
+path_matches(pattern) if _path == pattern
+
+path_matches(pattern) if {
+	endswith(pattern, "/**")
+	startswith(_path_and_rest, trim_suffix(pattern, "**"))
+}
+
+path_matches(pattern) if {
+	is_wild(pattern)
+	segments_match(pattern, input.request.segments)
+}
+
+# METADATA
+# title: Wild pattern
+# description: Holds when the pattern has segments that stand for others, before a final "**".
+is_wild(pattern) if regex.match(`[*{]`, trim_suffix(pattern, "/**"))
+
+# The decoded path, in one piece. Segments have no "/": the gateway refuses "%2f".
+_path := concat("/", array.concat([""], input.request.segments))
+
+# "/a/**" covers "/a" too.
+_path_and_rest := concat("", [_path, "/"])
 
 # METADATA
 # title: Path pattern against given segments

@@ -37,6 +37,8 @@ _matches(pattern, segments) if http.segments_match(pattern, segments)
 else := false
 
 test_path_matches_reads_the_request if {
+	http.path_matches("/a/b") with input.request.segments as ["a", "b"]
+	http.path_matches("/a/**") with input.request.segments as ["a"]
 	http.path_matches("/a/*") with input.request.segments as ["a", "b"]
 	not http.path_matches("/a/*") with input.request.segments as ["b", "a"]
 	not http.path_matches("/a/*") with input as {}
