@@ -61,6 +61,42 @@ func TestShutdownCutsWhatDoesNotEnd(t *testing.T) {
 	}
 }
 
+func TestShutdownCutsTunnels(t *testing.T) {
+	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
+		_, _ = http.ReadRequest(r)
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_, _ = io.Copy(c, r)
+	})
+	g := start(t, up.addr())
+	c := dial(t, g.addr)
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping")
+	eventually(t, "the tunnel carries bytes", func() bool { return strings.HasSuffix(up.received(), "ping") })
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := g.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("shutdown: %v", err)
+	}
+}
+
+// TestTunnelEndsOneWayAtATime: what the upstream still has to say after the
+// client has ended its side arrives.
+func TestTunnelEndsOneWayAtATime(t *testing.T) {
+	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
+		_, _ = http.ReadRequest(r)
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_, _ = io.Copy(io.Discard, r)
+		_, _ = io.WriteString(c, "bye")
+	})
+	g := start(t, up.addr())
+	c := dial(t, g.addr)
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	eventually(t, "the request arrives", func() bool { return up.received() != "" })
+	_ = c.(*net.TCPConn).CloseWrite()
+	if got := readAll(t, c, 2*time.Second); !strings.HasSuffix(got, "\r\n\r\nbye") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestSwapUnderLoad(t *testing.T) {
 	one, two := listenRaw(t, nil), listenRaw(t, nil)
 	g := start(t, one.addr())

@@ -63,6 +63,9 @@ func (r *request) verdictID() string {
 // keeps the first error for Flush.
 func writeField(w *pooledWriter, name, value string) {
 	upper := true
+	if name == "www-authenticate" {
+		name = "WWW-Authenticate" // the one name that is not written like the others
+	}
 	for i := range len(name) {
 		b := name[i]
 		if upper && b >= 'a' && b <= 'z' {

@@ -35,6 +35,7 @@ func (r *request) tunnel(x *upstream.Exchange) {
 	wg.Go(func() {
 		_, _ = io.Copy(server, c.reader)
 		endSending(server)
+		_ = server.SetReadDeadline(time.Now().Add(tunnelGrace))
 	})
 	_, _ = io.Copy(c.nc, buffered)
 	endSending(c.nc)

@@ -131,6 +131,14 @@ func (c *conn) Read(p []byte) (int, error) {
 
 func (c *conn) state() *conn { return c }
 
+// CloseWrite ends the sending side, so that a tunnel can end one way at a time.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
+}
+
 // tlsConn shows the pool that the handshake is done.
 type tlsConn struct{ conn }
 
