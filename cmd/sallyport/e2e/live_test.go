@@ -279,3 +279,27 @@ func TestListenersComeAndGo(t *testing.T) {
 	}
 	l.end(t)
 }
+
+// TestTLSSettingsUnderLoad changes what TLS versions the address speaks.
+func TestTLSSettingsUnderLoad(t *testing.T) {
+	s := newSite(t, paths)
+	s.start(t)
+	l := s.load(t)
+	speaks12 := func() bool {
+		c, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: s.ca.pool, MaxVersion: tls.VersionTLS12})
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	}
+	loose := s.config(0, fromPaths)
+	strict := strings.Replace(loose, "key_file: server.key", `key_file: server.key, min_version: "1.3"`, 1)
+	for range 3 {
+		write(t, s.file("sallyport.yaml"), strict)
+		eventually(t, effect, "TLS 1.2 is refused", func() bool { return !speaks12() })
+		write(t, s.file("sallyport.yaml"), loose)
+		eventually(t, effect, "TLS 1.2 is spoken", speaks12)
+	}
+	l.end(t)
+}

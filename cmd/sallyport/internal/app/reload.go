@@ -109,7 +109,7 @@ func (a *App) startAuthenticators(g *generation) {
 // them, not what they decide with.
 func (a *App) retire(old, next *generation) {
 	for name, s := range old.sockets {
-		if next.sockets[name] != s {
+		if n := next.sockets[name]; n == nil || n.port != s.port {
 			s.stop()
 		}
 	}
