@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/sallyport/sallyport/bundles"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/exit"
@@ -32,6 +34,8 @@ type Options struct {
 	ConfigFile string
 	Stdout     io.Writer // decision log
 	Stderr     io.Writer // operator's log
+
+	meter func(metric.Meter) metric.Meter // a test looks at what is registered; nil: nobody
 }
 
 // App is one gateway process.
@@ -60,6 +64,9 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	a := &App{opts: opts, logger: telemetry.NewLogger(cfg.Telemetry.Log, opts.Stderr)}
 	if a.telemetry, err = telemetry.New(ctx, cfg.Telemetry, "sallyport", version.String(), a.logger); err != nil {
 		return nil, exit.With(exit.Config, err)
+	}
+	if opts.meter != nil {
+		a.telemetry.Meter = opts.meter(a.telemetry.Meter)
 	}
 	a.opaLog = &opaLog{logger: a.logger}
 	if a.log, err = decisionlog.New(cfg.DecisionLog, opts.Stdout, decisionlog.Deps{
