@@ -75,6 +75,9 @@ func TestResponses(t *testing.T) {
 			if resp.Header.Get("X-Request-Id") == "" || resp.Header.Get("Date") == "" || resp.Header.Get("Server") != "" {
 				t.Errorf("headers %v", resp.Header)
 			}
+			if got := resp.Header.Get("Content-Type"); got != "" && resp.StatusCode != http.StatusBadGateway {
+				t.Errorf("Content-Type %q is the gateway's invention", got)
+			}
 			if tc.name == "early hints" && resp.Header.Get("Link") != "" {
 				t.Error("a header of an interim response is in the final one")
 			}
@@ -301,6 +304,18 @@ func TestWebSocketTunnel(t *testing.T) {
 		return len(up.open) == 0
 	})
 	if recs := g.records.all(); len(recs) != 2 || recs[1].Status != 101 {
+		t.Errorf("recorded %v", recs)
+	}
+}
+
+func TestUpgradeToSomethingElseIsRefused(t *testing.T) {
+	up := listenRaw(t, answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"))
+	g := start(t, up.addr())
+	resp, _ := get(t, g.addr, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+	if resp.StatusCode != 502 {
+		t.Errorf("got %d", resp.StatusCode)
+	}
+	if recs := g.records.all(); len(recs) != 1 || recs[0].Status != 502 {
 		t.Errorf("recorded %v", recs)
 	}
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,9 +13,6 @@ import (
 // either side ends. Nothing of a tunnel is judged again.
 func (r *request) tunnel(x *upstream.Exchange) {
 	c := r.c
-	if !strings.EqualFold(string(x.Response.Header.Peek("Upgrade")), "websocket") {
-		return // not what was asked for
-	}
 	server, buffered := x.Tunnel()
 	r.statusLine(101)
 	r.copyFields(&x.Response.Header)

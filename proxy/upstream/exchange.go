@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -192,10 +193,13 @@ func (x *Exchange) receive(r *Request) error {
 	resp := x.Response
 	resp.StreamBody = true
 	resp.SkipBody = r.Method == "HEAD"
+	// A made-up type would let a browser take for text what the server left open,
+	// and a 304 would put it into caches.
+	resp.Header.SetNoDefaultContentType(true)
 	if err := resp.ReadLimitBody(x.reader, 0); err != nil {
 		return err
 	}
-	if resp.StatusCode() == fasthttp.StatusSwitchingProtocols && r.Upgrade == "" {
+	if resp.StatusCode() == fasthttp.StatusSwitchingProtocols && (r.Upgrade == "" || !strings.EqualFold(string(resp.Header.Peek("Upgrade")), r.Upgrade)) {
 		return fmt.Errorf("switched protocols unasked: %w", problem.ErrUpstreamProtocol)
 	}
 	if resp.StatusCode() < 200 && resp.StatusCode() != fasthttp.StatusSwitchingProtocols || resp.StatusCode() > 999 {
