@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
-	"github.com/sallyport/sallyport/proxy/judge"
+	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/problem"
 	"github.com/sallyport/sallyport/proxy/upstream"
 	"github.com/sallyport/sallyport/proxy/wire"
@@ -108,7 +108,7 @@ func (c *conn) open(ctx context.Context) bool {
 		}
 		_ = c.nc.SetDeadline(time.Time{})
 		state := t.ConnectionState()
-		c.tls, c.tlsInfo = &state, judge.DescribeTLS(&state)
+		c.tls, c.tlsInfo = &state, certs.TLSOf(&state)
 	}
 	if tcp, ok := c.nc.RemoteAddr().(*net.TCPAddr); ok {
 		ap := tcp.AddrPort()

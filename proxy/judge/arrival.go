@@ -41,7 +41,7 @@ type Arrival struct {
 	// keeps it with the connection saves the work.
 	PeerText      string
 	TLS           *tls.ConnectionState // nil without TLS
-	TLSInfo       *authz.TLS           // DescribeTLS(TLS); nil: made from TLS
+	TLSInfo       *authz.TLS           // certs.TLSOf(TLS); nil: made from TLS
 	ContentLength int64                // bytes; negative when the client did not say
 	Body          authz.Body           // nil when there is none
 	Time          time.Time            // when the head had been read

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/problem"
 	"github.com/sallyport/sallyport/proxy/route"
 )
@@ -133,7 +134,7 @@ func (j *Judge) describe(in *authz.Input, a *Arrival, trusted bool) {
 	in.Source = source(a, trusted)
 	if a.TLS != nil {
 		if in.TLS = a.TLSInfo; in.TLS == nil {
-			in.TLS = DescribeTLS(a.TLS)
+			in.TLS = certs.TLSOf(a.TLS)
 		}
 	}
 }

@@ -2,6 +2,9 @@ package judge
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
 	"net/netip"
 	"net/url"
 	"path"
@@ -270,6 +273,37 @@ func TestInventedIDsAreNotTaken(t *testing.T) {
 	for id, want := range map[string]bool{"abc-123": true, "": false, "a b": false, "a\"b": false, "<x>": false, strings.Repeat("a", 129): false} {
 		if validID(id) != want {
 			t.Errorf("%q: accepted %v", id, !want)
+		}
+	}
+}
+
+// TestSPIFFEIDIsOnlyThatOfAnSVID: what the policy reads as SPIFFE ID is what the
+// mTLS authenticator would take for one.
+func TestSPIFFEIDIsOnlyThatOfAnSVID(t *testing.T) {
+	uri := func(s string) *url.URL {
+		u, err := url.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	tests := map[string]struct {
+		cert x509.Certificate
+		want string
+	}{
+		"an SVID":       {x509.Certificate{URIs: []*url.URL{uri("spiffe://example.org/a")}}, "spiffe://example.org/a"},
+		"can sign":      {x509.Certificate{URIs: []*url.URL{uri("spiffe://example.org/a")}, IsCA: true}, ""},
+		"another URI":   {x509.Certificate{URIs: []*url.URL{uri("spiffe://example.org/a"), uri("https://example.org")}}, ""},
+		"dot segments":  {x509.Certificate{URIs: []*url.URL{uri("spiffe://example.org/a/../b")}}, ""},
+		"with userinfo": {x509.Certificate{URIs: []*url.URL{uri("spiffe://x@example.org/a")}}, ""},
+	}
+	for name, tc := range tests {
+		tc.cert.SerialNumber = big.NewInt(1)
+		a := arrival("GET", "/v1/orders/1")
+		a.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{&tc.cert}, VerifiedChains: [][]*x509.Certificate{{&tc.cert}}}
+		v := newJudge(t, &authz.Decision{Allow: true}).Judge(context.Background(), a)
+		if got := v.Input.TLS.ClientCertificate.SPIFFEID; got != tc.want {
+			t.Errorf("%s: SPIFFE ID %q, want %q", name, got, tc.want)
 		}
 	}
 }
