@@ -16,7 +16,9 @@ type Config struct {
 	// below data, as "gateway/decision" for data.gateway.decision.
 	Entrypoint string `yaml:"entrypoint"`
 	// DecisionTimeout bounds the evaluation of one decision. Past it the request
-	// is denied and counted as a policy fault.
+	// is denied and counted as a policy fault. Time in which the process has no
+	// processor is not counted, up to ten times the timeout; it is where built-in
+	// functions that reach the network are open.
 	DecisionTimeout time.Duration `yaml:"decision_timeout"`
 	// Builtins opens built-in functions that are closed by default.
 	Builtins BuiltinConfig `yaml:"builtins"`

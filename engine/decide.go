@@ -110,8 +110,7 @@ func (e *Engine) evaluate(ctx context.Context, ev *evaluation) (result ast.Value
 	}()
 	// The clock of the deadline is the real one: an injected clock stands still
 	// while a policy loops.
-	ev.deadline.at = time.Now().Add(ev.timeout)
-	ev.deadline.ctx = ctx
+	ev.deadline.begin(ctx, time.Now(), ev.timeout, ev.entrypoint.network)
 	if ev.entrypoint.network {
 		// A built-in that waits for the network does not ask Cancelled.
 		var cancel context.CancelFunc

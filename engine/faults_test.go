@@ -100,9 +100,9 @@ decision := true if {
 	}
 }
 
-// An evaluation that ends, but too late, denies too.
+// An evaluation that ends, but later than any pause excuses, denies too.
 func TestDeadlineOfABuiltinThatDoesNotAsk(t *testing.T) {
-	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = 5 * time.Millisecond })
+	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionTimeout = time.Millisecond })
 	if err := e.Activate(t.Context(), revision(t, "one", `{}`, "package gateway\n\ndecision := test.wait(input.request.method)")); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,6 @@ routes:
     labels: {rev: "%d"}
 policy:
   entrypoint: gateway/decision
-  decision_timeout: 2s # the load generator takes the processors away
 %s`, s.addr, s.admin, s.upstream.URL, label, policy)
 }
 

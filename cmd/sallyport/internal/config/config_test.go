@@ -1,0 +1,143 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config/strictyaml"
+)
+
+func none(string) (string, bool) { return "", false }
+
+// whole has every section, with values unlike the defaults.
+const whole = `version: v1
+gateway: {name: edge, labels: {zone: eu}}
+listeners:
+  - name: public
+    address: 127.0.0.1:8080
+    tls: {cert_file: server.pem, key_file: server.key, client_ca_file: ca.pem, client_auth: optional, crl_files: [clients.crl]}
+    trusted_proxies: [10.0.0.0/8]
+    limits: {max_header_bytes: 16KiB, max_body_bytes: 1MiB, header_timeout: 2s, request_timeout: 30s, idle_timeout: 90s}
+admin: {address: 127.0.0.1:9902}
+authenticators:
+  corp:
+    jwt:
+      issuer: https://idp.example
+      audiences: [orders-api]
+      jwks_url: https://idp.example/keys
+      algorithms: [RS256]
+      leeway: 10s
+      required_claims: {tenant: [acme]}
+  mesh: {mtls: {allowed_sans: ["spiffe://example.org/**"]}}
+  anyone: {anonymous: {}}
+upstreams:
+  orders: {endpoints: [http://127.0.0.1:9000]}
+routes:
+  - name: orders
+    match: {hosts: [api.example.com], path: "/v1/orders/**", methods: [GET, POST], headers: {x-tenant: acme}}
+    authenticate: [corp, mesh, anyone]
+    upstream: orders
+    rewrite: {strip_prefix: /v1}
+    entrypoint: orders/decision
+    labels: {team: orders}
+policy:
+  entrypoint: gateway/decision
+  dialect: sallyport
+  paths: [./policies]
+`
+
+func TestParse(t *testing.T) {
+	c, err := config.Parse("/etc/gw/sallyport.yaml", []byte(whole), none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := c.Listeners[0]
+	got := map[string]any{
+		"paths":      c.Policy.Sources.Paths[0],
+		"cert":       l.TLS.CertFile,
+		"crl":        l.TLS.CRLFiles[0],
+		"header":     int(l.Limits.MaxHeaderBytes),
+		"idle":       l.Limits.IdleTimeout,
+		"leeway":     c.Authenticators["corp"].JWT.Leeway,
+		"cache":      c.Authenticators["corp"].JWT.CacheSize, // not in the file: its default
+		"connect":    c.Upstreams["orders"].ConnectTimeout,   // likewise
+		"decision":   c.Policy.Engine.DecisionTimeout,
+		"entrypoint": c.Routes[0].Entrypoint,
+		"admin":      c.Admin.Address,
+	}
+	want := map[string]any{
+		"paths": "/etc/gw/policies", "cert": "/etc/gw/server.pem", "crl": "/etc/gw/clients.crl", "header": 16 << 10, "idle": 90 * time.Second,
+		"leeway": 10 * time.Second, "cache": 65536, "connect": 5 * time.Second, "decision": 50 * time.Millisecond,
+		"entrypoint": "orders/decision", "admin": "127.0.0.1:9902",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestSecretsComeFromTheEnvironmentAndNeverPrint(t *testing.T) {
+	text := strings.Replace(whole, "  paths: [./policies]", `  opa: {services: {s: {url: "https://bundles.example", credentials: {bearer: {token: "${TOKEN}"}}}}, bundles: {b: {service: s}}}`+"\ntelemetry: {log: {level: noisy}}", 1)
+	env := func(name string) (string, bool) { return "s3cret-" + name, true }
+	_, err := config.Parse("c.yaml", []byte(text), env)
+	if err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("error %v; want one about the level and without the secret", err)
+	}
+	c, err := config.Parse("c.yaml", []byte(strings.Replace(text, "noisy", "warn", 1)), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	services := c.Policy.Sources.OPA["services"].(map[string]any)
+	token := services["s"].(map[string]any)["credentials"].(map[string]any)["bearer"].(map[string]any)["token"]
+	if token != "s3cret-TOKEN" {
+		t.Errorf("token %v, want the variable's value", token)
+	}
+	if strings.Contains(string(c.Text), "s3cret") {
+		t.Error("the text of the file holds the secret")
+	}
+}
+
+// TestDocumentation decodes every piece of configuration in the documentation:
+// whole files must be valid, pieces must have no key that is not known.
+func TestDocumentation(t *testing.T) {
+	pages, err := filepath.Glob("../../../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, page := range append(pages, "../../../../README.md") {
+		if filepath.Base(page) == "run-on-kubernetes.md" {
+			continue // its pieces are values of the chart, which has tests of its own
+		}
+		data, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, piece := range strings.Split(string(data), "```yaml\n")[1:] {
+			n++
+			piece, _, _ = strings.Cut(piece, "```")
+			check(t, filepath.Base(page), piece)
+		}
+	}
+	if n < 5 {
+		t.Errorf("found %d pieces of configuration; the search is wrong", n)
+	}
+}
+
+func check(t *testing.T, page, piece string) {
+	t.Helper()
+	env := func(string) (string, bool) { return "x", true }
+	_, err := config.Parse(page, []byte(piece), env)
+	if strings.HasPrefix(piece, "version:") && err != nil {
+		t.Errorf("%v", err)
+	}
+	var c config.Config
+	if _, err := strictyaml.Decode(page, []byte(piece), env, &c); err != nil {
+		t.Errorf("%v in:\n%s", err, piece)
+	}
+}
