@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -131,8 +130,8 @@ func (l *ListenerConfig) Validate() error {
 	if l.Name == "" {
 		problem("name", "a listener needs a name")
 	}
-	if _, port, err := net.SplitHostPort(l.Address); err != nil || port == "" {
-		problem("address", "%q is not host:port", l.Address)
+	if err := setting.Address(l.Address); err != nil {
+		problem("address", "%w", err)
 	}
 	for i, t := range l.TrustedProxies {
 		if _, err := parsePrefix(t); err != nil {

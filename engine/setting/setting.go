@@ -8,6 +8,7 @@ package setting
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 )
@@ -100,6 +101,18 @@ func Under(prefix string, err error) error {
 		out[i] = &Problem{Key: key, Err: p.Err}
 	}
 	return errors.Join(out...)
+}
+
+// Address checks host:port as a listener takes it; the host may be left out.
+func Address(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
+		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:9901", address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q has no port between 0 and 65535", address)
+	}
+	return nil
 }
 
 // Problems flattens err, which may be joined, into its problems in order.

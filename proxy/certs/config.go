@@ -70,6 +70,9 @@ func (c Config) validateClients() error {
 	return errors.Join(errs...)
 }
 
+// AsksForCertificates tells whether clients can show a certificate.
+func (c Config) AsksForCertificates() bool { return c.clientAuth() != tls.NoClientCert }
+
 func (c Config) clientAuth() tls.ClientAuthType {
 	switch {
 	case c.ClientAuth == clientAuthOptional:

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -31,10 +30,7 @@ func Default() Config { return Config{Address: "127.0.0.1:9901"} }
 
 // Validate reports every key with a value that cannot work.
 func (c Config) Validate() error {
-	if _, port, err := net.SplitHostPort(c.Address); err != nil || port == "" {
-		return setting.Problemf("address", "%q is not host:port, such as 127.0.0.1:9901", c.Address)
-	}
-	return nil
+	return setting.Under("address", setting.Address(c.Address))
 }
 
 // Check is one condition of readiness.

@@ -97,18 +97,15 @@ func Check(ctx context.Context, opts Options) error {
 	if err != nil {
 		return exit.With(exit.Config, err)
 	}
-	problems, err := checkPolicies(ctx, cfg)
-	if err != nil || len(problems) > 0 {
-		return exit.With(exit.Policy, errors.Join(err, errors.Join(problems...)))
-	}
-	if err := checkCerts(cfg); err != nil {
-		return exit.With(exit.Config, err)
-	}
+	policies := checkPolicies(ctx, cfg)
 	a, err := New(ctx, opts)
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		return errors.Join(exit.With(exit.Policy, policies), a.telemetry.Shutdown(ctx))
+	case policies != nil && exit.Code(err) == exit.Policy:
+		return exit.With(exit.Policy, policies) // the same, and with all that the schema shows
 	}
-	return a.telemetry.Shutdown(ctx)
+	return errors.Join(err, policies)
 }
 
 // name is what the gateway calls itself.
@@ -130,14 +127,14 @@ func (a *App) revision(cfg *config.Config) string {
 }
 
 // checkPolicies type-checks the policies of cfg against the input schema.
-func checkPolicies(ctx context.Context, cfg *config.Config) ([]error, error) {
+func checkPolicies(ctx context.Context, cfg *config.Config) error {
 	caps, err := engineCapabilities(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var out []error
 	for _, p := range bundles.Check(ctx, cfg.Policy.Sources, bundles.Checking{Entrypoints: entrypoints(cfg), Capabilities: caps}) {
 		out = append(out, p)
 	}
-	return out, nil
+	return errors.Join(out...)
 }

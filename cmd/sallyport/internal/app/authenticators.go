@@ -2,7 +2,7 @@ package app
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -44,6 +44,7 @@ const primeTimeout = 2 * time.Second
 // buildAuthenticators makes those that changed and takes the others from old.
 func (a *App) buildAuthenticators(cfg *config.Config, old map[string]*authenticator) (map[string]*authenticator, error) {
 	out := make(map[string]*authenticator, len(cfg.Authenticators))
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Authenticators)) {
 		c := cfg.Authenticators[name]
 		if o, ok := old[name]; ok && reflect.DeepEqual(o.cfg, c) {
@@ -52,14 +53,15 @@ func (a *App) buildAuthenticators(cfg *config.Config, old map[string]*authentica
 		}
 		built, err := a.buildAuthenticator(name, c)
 		if err != nil {
-			return nil, fmt.Errorf("authenticators.%s: %w", name, err)
+			errs = append(errs, cfg.At("authenticators."+name, err))
+			continue
 		}
 		if o, ok := old[name]; ok && o.jwt != nil && built.jwt != nil {
 			built.jwt.Inherit(o.jwt) // a provider that is down now was up before
 		}
 		out[name] = built
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenticator, error) {

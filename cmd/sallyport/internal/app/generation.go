@@ -27,7 +27,18 @@ type generation struct {
 // port or starting a goroutine. It is what check and serve have in common.
 func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*generation, error) {
 	g := &generation{cfg: cfg}
+	var known map[string]*authenticator
+	var files error
+	if old != nil {
+		known = old.authenticators
+	} else {
+		files = checkCerts(cfg) // a reload reads them where it opens its ports
+	}
 	var err error
+	g.authenticators, err = a.buildAuthenticators(cfg, known)
+	if err = errors.Join(files, err); err != nil {
+		return nil, exit.With(exit.Config, err)
+	}
 	if old != nil && sameSource(old.cfg.Policy, cfg.Policy) {
 		g.policy = old.policy
 		if err := g.policy.engine.Require(entrypoints(cfg)...); err != nil {
@@ -37,13 +48,6 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 		return nil, exit.With(exit.Config, err)
 	} else if err := g.policy.load(ctx); err != nil {
 		return nil, exit.With(exit.Policy, err)
-	}
-	var known map[string]*authenticator
-	if old != nil {
-		known = old.authenticators
-	}
-	if g.authenticators, err = a.buildAuthenticators(cfg, known); err != nil {
-		return nil, exit.With(exit.Config, err)
 	}
 	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
 		Decider:         g.policy.engine,

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -141,15 +142,16 @@ func engineCapabilities(cfg *config.Config) (*ast.Capabilities, error) {
 
 // checkCerts reads the TLS files of every listener.
 func checkCerts(cfg *config.Config) error {
+	var errs []error
 	for i, l := range cfg.Listeners {
 		if l.TLS == nil {
 			continue
 		}
 		if _, err := certs.New(*l.TLS, certs.Deps{}); err != nil {
-			return fmt.Errorf("listeners[%d].tls: %w", i, err)
+			errs = append(errs, cfg.At(fmt.Sprintf("listeners[%d].tls", i), err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // warn names the choices that weaken the gateway, once, at start.

@@ -64,6 +64,8 @@ type Config struct {
 
 	// Text is the file as it was read.
 	Text []byte `yaml:"-" json:"-"`
+
+	doc *strictyaml.Document
 }
 
 // Shutdown says how the gateway leaves traffic.
@@ -138,6 +140,7 @@ func Parse(file string, data []byte, env func(string) (string, bool)) (*Config, 
 	c := Default()
 	c.Text = data
 	doc, err := strictyaml.Decode(file, data, env, &c, defaults()...)
+	c.doc = doc
 	var errs []error
 	if err != nil {
 		errs = append(errs, err)
@@ -151,6 +154,16 @@ func Parse(file string, data []byte, env func(string) (string, bool)) (*Config, 
 		return nil, errors.Join(errs...)
 	}
 	return &c, nil
+}
+
+// At returns the problems in err with the places of their keys in the file. Key
+// is what err is about: what only the use of a value shows is found after Load.
+func (c *Config) At(key string, err error) error {
+	var errs []error
+	for _, p := range setting.Problems(setting.Under(key, err)) {
+		errs = append(errs, c.doc.At(p.Key, p.Err.Error()))
+	}
+	return errors.Join(errs...)
 }
 
 // defaults are what elements of lists and mappings start from.
@@ -173,6 +186,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Shutdown.Delay < 0 || c.Shutdown.Timeout <= 0 {
 		problem("shutdown", "delay must not be negative and timeout more than 0")
+	}
+	if len(c.Policy.Sources.Paths) == 0 && len(c.Policy.Sources.OPA) == 0 {
+		problem("policy", "has neither paths nor opa: every request would be answered with 503")
 	}
 	if len(c.Routes) == 0 {
 		problem("routes", "there is none: every request would be answered with 404")
@@ -222,8 +238,15 @@ func (c *Config) validateAuthenticators() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(c.Authenticators)) {
 		errs = append(errs, setting.Under("authenticators."+name, c.Authenticators[name].validate()))
+		if c.Authenticators[name].MTLS != nil && !slices.ContainsFunc(c.Listeners, asksForCertificates) {
+			errs = append(errs, setting.Problemf("authenticators."+name+".mtls", "no listener asks for client certificates: set tls.client_auth and tls.client_ca_file of one"))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+func asksForCertificates(l Listener) bool {
+	return l.TLS != nil && l.TLS.AsksForCertificates()
 }
 
 func (a Authenticator) validate() error {

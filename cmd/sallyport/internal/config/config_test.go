@@ -102,6 +102,21 @@ func TestSecretsComeFromTheEnvironmentAndNeverPrint(t *testing.T) {
 	}
 }
 
+// TestMistakesAcrossSections: each section is right by itself.
+func TestMistakesAcrossSections(t *testing.T) {
+	for name, c := range map[string]struct{ old, next, want string }{
+		"port":                {"127.0.0.1:8080", "127.0.0.1:80800", `c.yaml:5: listeners[0].address: "127.0.0.1:80800" has no port between 0 and 65535`},
+		"admin port":          {"127.0.0.1:9902", "127.0.0.1:-1", `c.yaml:9: admin.address: "127.0.0.1:-1" has no port between 0 and 65535`},
+		"no policy":           {"  paths: [./policies]\n", "", "c.yaml:31: policy: has neither paths nor opa: every request would be answered with 503"},
+		"nobody is asked for": {", client_ca_file: ca.pem, client_auth: optional, crl_files: [clients.crl]", "", "c.yaml:19: authenticators.mesh.mtls: no listener asks for client certificates: set tls.client_auth and tls.client_ca_file of one"},
+	} {
+		_, err := config.Parse("c.yaml", []byte(strings.Replace(whole, c.old, c.next, 1)), none)
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
+	}
+}
+
 // TestDocumentation decodes every piece of configuration in the documentation:
 // whole files must be valid, pieces must have no key that is not known.
 func TestDocumentation(t *testing.T) {
