@@ -11,10 +11,13 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/demo"
 )
 
 // client issues a client certificate for a SPIFFE ID.
@@ -105,4 +108,34 @@ decision := {"allow": true, "response": {"set_headers": {"x-id": input.tls.clien
 	}
 	write(t, s.file("ca.crl"), s.ca.revoke(t, 7))
 	eventually(t, effect, "the certificate is revoked", func() bool { status, _ := get(mine); return status == 0 })
+}
+
+// TestUpstreamCertificates replaces the authority that an upstream is verified
+// with: the upstream's certificate is not trusted any more, and then again.
+func TestUpstreamCertificates(t *testing.T) {
+	s := newSite(t, paths)
+	upstream := httptest.NewTLSServer(http.HandlerFunc(demo.Echo))
+	t.Cleanup(upstream.Close)
+	trusted := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: upstream.Certificate().Raw}))
+	other := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: newAuthority(t).cert.Raw}))
+	write(t, s.file("upstream-ca.pem"), trusted)
+	write(t, s.file("sallyport.yaml"), strings.Replace(s.config(0, fromPaths), "endpoints: ["+s.upstream.URL+"]", "endpoints: ["+upstream.URL+"], tls: {ca_file: upstream-ca.pem}", 1))
+	s.start(t)
+	answer := func() int {
+		c := oneConnection(s.ca.pool)()
+		defer c.CloseIdleConnections()
+		resp, err := c.Do(s.request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := answer(); got != 200 {
+		t.Fatalf("status %d, want 200", got)
+	}
+	write(t, s.file("upstream-ca.pem"), other)
+	eventually(t, effect, "the upstream is not trusted", func() bool { return answer() == 502 })
+	write(t, s.file("upstream-ca.pem"), trusted)
+	eventually(t, effect, "the upstream is trusted again", func() bool { return answer() == 200 })
 }

@@ -19,19 +19,35 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 )
 
+// nodeOf returns the Node.js that the provider is installed with, the system's
+// where there is none for the platform: distributions have versions that are too
+// old for it.
+func nodeOf(t *testing.T, dir string) string {
+	t.Helper()
+	if own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node")); err == nil && len(own) == 1 {
+		path, err := filepath.Abs(own[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	path, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("node is not installed, which the OpenID provider of this test runs on")
+	}
+	return path
+}
+
 // provider is the certified OpenID provider of testdata/idp, a process of its own.
 type provider struct{ issuer string }
 
 func startProvider(t *testing.T) *provider {
 	t.Helper()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("node is not installed, which the OpenID provider of this test runs on")
-	}
 	dir := filepath.Join("testdata", "idp")
 	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
 		t.Skip("the OpenID provider is not installed; do it with: npm ci --prefix proxy/authn/jwt/testdata/idp")
 	}
+	node := nodeOf(t, dir)
 	cmd := exec.Command(node, "server.mjs")
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies

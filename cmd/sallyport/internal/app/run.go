@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/admin"
@@ -87,6 +88,13 @@ func (a *App) targets() []watch.Target {
 	out := []watch.Target{
 		{Name: "configuration", Files: []string{a.opts.ConfigFile}, Reload: a.Reload},
 		{Name: "policy", Files: g.policy.source.Files(), Reload: g.policy.source.Reload},
+	}
+	for name, u := range g.cfg.Upstreams {
+		// Connections to an upstream belong to a generation: new files, new generation.
+		files := slices.DeleteFunc([]string{u.TLS.CAFile, u.TLS.CertFile, u.TLS.KeyFile}, func(f string) bool { return f == "" })
+		if len(files) > 0 {
+			out = append(out, watch.Target{Name: "certificates of upstream " + name, Files: files, Reload: a.Reload})
+		}
 	}
 	for name, s := range g.sockets {
 		if s.certs != nil {
