@@ -59,7 +59,7 @@ func (e *Engine) decide(ctx context.Context, ev *evaluation) (*authz.Decision, e
 		// would be another deny than the policy meant.
 		d = &authz.Decision{Fault: fault}
 	}
-	d.ID, d.Revision = newID(ev.now), ev.snapshot.id
+	d.ID, d.Revision, d.Bundles = newID(ev.now), ev.snapshot.id, ev.snapshot.bundles
 	return d, nil
 }
 
