@@ -60,6 +60,7 @@ func (e *Engine) decide(ctx context.Context, ev *evaluation) (*authz.Decision, e
 		d = &authz.Decision{Fault: fault}
 	}
 	d.ID, d.Revision, d.Bundles = newID(ev.now), ev.snapshot.id, ev.snapshot.bundles
+	d.Owned = ev.entrypoint.sets
 	return d, nil
 }
 

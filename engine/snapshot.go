@@ -59,8 +59,9 @@ type entrypoint struct {
 	compiled ast.Body
 	reads    *analysis.Report
 	plan     plan
-	body     bool // can read the request body
-	network  bool // may wait for the network, so the deadline must reach it
+	sets     []string // upstream headers that some answer of it sets
+	body     bool     // can read the request body
+	network  bool     // may wait for the network, so the deadline must reach it
 }
 
 // resultVar is the variable that the entrypoint's value is bound to.
@@ -156,6 +157,7 @@ func prepareEntrypoint(c *ast.Compiler, path string) (*entrypoint, error) {
 	reads := analysis.Of(c, ref)
 	return &entrypoint{
 		path: path, query: query, compiled: compiled, reads: reads, plan: planOf(reads.Input),
+		sets:    memberNames(member(member(alternatives(c.TypeEnv.GetByRef(ref)), "upstream"), "set_headers")),
 		body:    reads.ReadsBody(),
 		network: slices.Contains(reads.Builtins, "http.send") || slices.Contains(reads.Builtins, "net.lookup_ip_addr"),
 	}, nil

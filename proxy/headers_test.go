@@ -78,6 +78,18 @@ func TestWhatADecisionSetsReplacesTheClients(t *testing.T) {
 	}
 }
 
+func TestWhatAPolicyCouldSetIsNeverTheClients(t *testing.T) {
+	up := listenRaw(t, nil)
+	g := start(t, up.addr(), withDecider(func(*authz.Input) (*authz.Decision, error) {
+		return &authz.Decision{Allow: true, Owned: []string{"X_Role", "accept", "authorization", "x-forwarded-for"}}, nil
+	}), withRoutes(route.Config{Name: "all", Upstream: "main", Authenticate: []string{"test"}, ForwardCredentials: true}))
+	get(t, g.addr, "GET / HTTP/1.1\r\nHost: a\r\nX.Role: admin\r\nx-role: admin\r\nX-Other: 2\r\nAuthorization: Bearer good\r\n\r\n")
+	got := up.received()
+	if strings.Contains(got, "admin") || !hasLine(got, "X-Other: 2") || !hasLine(got, "Authorization: Bearer good") || !hasLine(got, "X-Forwarded-For: 127.0.0.1") {
+		t.Errorf("upstream received %q", got)
+	}
+}
+
 func TestConnectionNamesEndHereForThePolicyToo(t *testing.T) {
 	up := listenRaw(t, nil)
 	var seen []authz.Header

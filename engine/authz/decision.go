@@ -37,6 +37,11 @@ type Decision struct {
 	// On allow.
 	Upstream UpstreamObligation
 	Response ResponseObligation
+	// Owned are the upstream headers that some answer of the rule sets, as far as
+	// its source names them. What a client sends under them is dropped also when
+	// this answer sets none: an absent x-role must not become the client's. It is
+	// shared and not to be changed.
+	Owned []string
 
 	Challenge *Challenge
 	RateLimit *RateLimit

@@ -24,6 +24,7 @@ func (j *Judge) obligate(f *Forward, d *authz.Decision) *authz.Fault {
 		}
 		f.Upstream = name
 	}
+	j.disown(f, d.Owned)
 	if fault := j.setHeaders(f, &d.Upstream); fault != nil {
 		return fault
 	}
@@ -34,6 +35,16 @@ func (j *Judge) obligate(f *Forward, d *authz.Decision) *authz.Fault {
 	}
 	f.Response = d.Response
 	return nil
+}
+
+// disown removes the client's headers that are the policy's to set. Credentials
+// stay: a route that forwards them says so.
+func (j *Judge) disown(f *Forward, names []string) {
+	if len(names) > 0 {
+		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool {
+			return j.classes.of(h.Name) == ordinary && containsFold(names, h.Name)
+		})
+	}
 }
 
 // setHeaders removes what the policy removes, and every spelling of what it

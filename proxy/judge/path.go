@@ -33,7 +33,7 @@ func checkPath(path string, params bool) ([]string, error) {
 		raw, after, more := strings.Cut(rest, "/")
 		s, err := checkSegment(raw, params)
 		if err != nil {
-			return nil, fmt.Errorf("path segment %q: %w: %w", raw, err, problem.ErrAmbiguous)
+			return nil, fmt.Errorf("path segment %q: %w: %w", clip(raw), err, problem.ErrAmbiguous)
 		}
 		if s == "" && more || s == "." || s == ".." {
 			return nil, fmt.Errorf("path has an empty or dot segment: %w", problem.ErrAmbiguous)

@@ -7,6 +7,7 @@
 package problem
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -81,6 +82,9 @@ var classes = []struct {
 	{ErrUpstreamBusy, Problem{http.StatusServiceUnavailable, "The upstream is busy.", 1}},
 	{ErrUnreachable, Problem{http.StatusBadGateway, "The upstream cannot be reached.", 0}},
 	{ErrUpstreamProtocol, Problem{http.StatusBadGateway, "The upstream sent an invalid response.", 0}},
+	// Whoever gave the request up: it was neither allowed nor denied.
+	{context.Canceled, Problem{http.StatusServiceUnavailable, "The request was given up before it was decided.", 1}},
+	{context.DeadlineExceeded, Problem{http.StatusServiceUnavailable, "The request was given up before it was decided.", 1}},
 }
 
 // Of returns the problem to answer err with.

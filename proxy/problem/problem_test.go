@@ -1,6 +1,7 @@
 package problem
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{authz.ErrDecisionTimeout, 403, false},
 		{authz.ErrBodyTooLarge, 413, false},
 		{authz.ErrBodyRead, 400, false},
+		{context.Canceled, 503, true},
+		{context.DeadlineExceeded, 503, true},
 	}
 	if len(tests) != len(classes) {
 		t.Errorf("the table has %d classes, the test walks %d", len(classes), len(tests))
@@ -46,6 +49,16 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		p := Of(fmt.Errorf("secret detail: %w", tc.err))
 		if p.Status != tc.status || (p.RetryAfter > 0) != tc.retry {
 			t.Errorf("%v: got %d (retry after %d), want %d (retry %v)", tc.err, p.Status, p.RetryAfter, tc.status, tc.retry)
+		}
+	}
+}
+
+// TestClassBeforeContext: an error of the gateway's own that came of a deadline
+// keeps its class.
+func TestClassBeforeContext(t *testing.T) {
+	for err, want := range map[error]int{ErrUpstreamTimeout: 504, authn.ErrUnavailable: 503, authz.ErrDecisionTimeout: 403} {
+		if got := Of(fmt.Errorf("%w: %w", context.DeadlineExceeded, err)); got.Status != want {
+			t.Errorf("%v: got %d, want %d", err, got.Status, want)
 		}
 	}
 }
