@@ -147,7 +147,7 @@ func TestDecide(t *testing.T) {
 	if d.ID == "" || d.Revision != "one" {
 		t.Errorf("decision has id %q, revision %q", d.ID, d.Revision)
 	}
-	want := &authz.Decision{ID: d.ID, Revision: "one", Allow: true, Reason: "reader may read", Labels: map[string]string{"rule": "read"}}
+	want := &authz.Decision{ID: d.ID, Revision: "one", Bundles: map[string]string{"app": "one"}, Allow: true, Reason: "reader may read", Labels: map[string]string{"rule": "read"}}
 	if diff := cmp.Diff(want, d); diff != "" {
 		t.Error(diff)
 	}

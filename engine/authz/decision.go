@@ -26,6 +26,7 @@ type Decision struct {
 	Reason   string            // for the log; public only if the policy also puts it in Body
 	Labels   map[string]string // for log and metrics
 	Revision string            // policy revision that decided
+	Bundles  map[string]string // revision of each of its bundles, by name; shared, not to be changed
 
 	// On deny.
 	Status   int               // 0: 403

@@ -20,7 +20,7 @@ type encoder struct {
 func (enc *encoder) event(r *authz.Record, now time.Time) *Event {
 	e := &Event{Time: now, Outcome: r.Outcome, TraceID: r.TraceID, SpanID: r.SpanID}
 	if r.Decision != nil {
-		e.DecisionID, e.Revision = r.Decision.ID, r.Decision.Revision
+		e.DecisionID, e.Revision, e.Bundles = r.Decision.ID, r.Decision.Revision, r.Decision.Bundles
 		e.Decision = enc.decision(r.Decision)
 		e.Entrypoint = enc.entrypoint
 	}
@@ -58,6 +58,7 @@ func (enc *encoder) record(e *Event, r *authz.Record, omitted bool) []byte {
 		}
 	}
 	w.member("revision", e.Revision)
+	bundles(w, e.Bundles)
 	w.member("entrypoint", e.Entrypoint)
 	w.raw("decision", e.Decision)
 	w.raw("input", e.Input)
@@ -70,6 +71,22 @@ func (enc *encoder) record(e *Event, r *authz.Record, omitted bool) []byte {
 	w.member("span_id", e.SpanID)
 	w.close('}')
 	return w.b
+}
+
+// bundles writes the revision of each bundle as OPA's decision log does.
+func bundles(w *buffer, revisions map[string]string) {
+	if len(revisions) == 0 {
+		return
+	}
+	w.key("bundles")
+	w.open('{')
+	for _, name := range slices.Sorted(maps.Keys(revisions)) {
+		w.key(name)
+		w.open('{')
+		w.member("revision", revisions[name])
+		w.close('}')
+	}
+	w.close('}')
 }
 
 // timings are in microseconds: whole numbers that a reader need not round.

@@ -34,6 +34,7 @@ type Event struct {
 	Outcome    authz.Outcome
 	Entrypoint string
 	Revision   string
+	Bundles    map[string]string // revision by name
 	TraceID    string
 	SpanID     string
 	Input      []byte // masked input document, JSON; nil if it was too large

@@ -80,7 +80,7 @@ func record() *authz.Record {
 			Route: authz.Route{Name: "orders", Params: map[string]string{"id": "42"}, Upstream: "orders"},
 		},
 		Decision: &authz.Decision{
-			ID: "d1", Allow: true, Reason: "may read", Labels: map[string]string{"rule": "read"}, Revision: "one",
+			ID: "d1", Allow: true, Reason: "may read", Labels: map[string]string{"rule": "read"}, Revision: "one", Bundles: map[string]string{"authz": "r1", "data": "r2"},
 			Upstream: authz.UpstreamObligation{SetHeaders: map[string]string{"x-user": "alice", "Authorization": "Bearer s3cret"}},
 		},
 		Outcome: authz.OutcomeAllowed, Status: 200, Upstream: "orders",
@@ -122,7 +122,7 @@ func TestRecord(t *testing.T) {
 	decision["Authorization"] = "masked"
 	want := map[string]any{
 		"timestamp": "2026-01-02T03:04:05.678Z", "request_id": "r1", "decision_id": "d1", "outcome": "allowed", "status": 200.0,
-		"reason": "may read", "labels": map[string]any{"rule": "read"}, "revision": "one", "entrypoint": "gateway/decision",
+		"reason": "may read", "labels": map[string]any{"rule": "read"}, "revision": "one", "bundles": map[string]any{"authz": map[string]any{"revision": "r1"}, "data": map[string]any{"revision": "r2"}}, "entrypoint": "gateway/decision",
 		"decision": map[string]any{"allow": true, "upstream": map[string]any{
 			"set_headers": map[string]any{"x-user": "alice", "Authorization": "masked"},
 		}},

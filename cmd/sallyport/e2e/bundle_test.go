@@ -193,7 +193,7 @@ func TestOPADecisionLog(t *testing.T) {
 	resp.Body.Close()
 	id := resp.Header.Get("X-Request-Id")
 	eventually(t, 10*time.Second, "upload", func() bool { return strings.Contains(uploads.String(), id) })
-	for _, want := range []string{`"region":"eu"`, `"path":"gateway/decision"`, `"subject":"alice"`} {
+	for _, want := range []string{`"region":"eu"`, `"path":"gateway/decision"`, `"subject":"alice"`, `"bundles":{"authz":{"revision":"`} {
 		if !strings.Contains(uploads.String(), want) {
 			t.Errorf("upload lacks %s: %s", want, uploads)
 		}

@@ -44,6 +44,10 @@ func (o *opaLog) emit(ctx context.Context, m *plugins.Manager, plugin *logs.Plug
 		TraceID: e.TraceID, SpanID: e.SpanID,
 		Custom: map[string]any{"request_id": e.RequestID, "outcome": string(e.Outcome)},
 	}
+	info.Bundles = make(map[string]server.BundleInfo, len(e.Bundles))
+	for name, revision := range e.Bundles {
+		info.Bundles[name] = server.BundleInfo{Revision: revision}
+	}
 	var err error
 	if info.Input, err = decoded(e.Input); err != nil {
 		return err
