@@ -117,6 +117,18 @@ func TestMistakesAcrossSections(t *testing.T) {
 	}
 }
 
+// TestUnreadableFileIsOneProblem: nothing is said of values that nobody could read.
+func TestUnreadableFileIsOneProblem(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                  "c.yaml: the file is empty",
+		"version: v1\nlisteners: [\nx: y\n": "c.yaml:3: not valid YAML: did not find expected ',' or ']'",
+	} {
+		if _, err := config.Parse("c.yaml", []byte(text), none); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", text, err, want)
+		}
+	}
+}
+
 // TestDocumentation decodes every piece of configuration in the documentation:
 // whole files must be valid, pieces must have no key that is not known.
 func TestDocumentation(t *testing.T) {
