@@ -120,11 +120,11 @@ func TestMistakesAcrossSections(t *testing.T) {
 // TestUnreadableFileIsOneProblem: nothing is said of values that nobody could read.
 func TestUnreadableFileIsOneProblem(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                  "c.yaml: the file is empty",
-		"version: v1\nlisteners: [\nx: y\n": "c.yaml:3: not valid YAML: did not find expected ',' or ']'",
+		"":                            "the file is empty",
+		"version: v1\nlisteners: [\n": "not valid YAML",
 	} {
-		if _, err := config.Parse("c.yaml", []byte(text), none); err == nil || err.Error() != want {
-			t.Errorf("%q: got %v, want %s", text, err, want)
+		if _, err := config.Parse("c.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: got %v, want %s alone", text, err, want)
 		}
 	}
 }
