@@ -223,7 +223,7 @@ func (h *harness) sample(ctx context.Context, sub *subject) (report.Sample, erro
 		CPU:       float64((after.CPU - before.CPU).Microseconds()) / float64(result.Requests),
 		PerSecond: result.PerSecond(),
 		P50:       float64(result.P50) / 1e3, P99: float64(result.P99) / 1e3,
-		Resident: float64(after.Resident) / (1 << 20),
+		Resident: float64(after.Resident) / (1 << 20), Failed: result.Failed,
 	}, nil
 }
 

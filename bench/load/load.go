@@ -11,7 +11,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -67,8 +66,13 @@ func (w *Wrk) Arguments(address string, length time.Duration) []string {
 	}
 }
 
+// tolerated is the share of requests that may fail. A system that is starved of
+// its cores may time a request out, which is reported and not hidden; with more
+// failures, the figures are those of other work.
+const tolerated = 0.001
+
 // Run loads address for length, which wrk takes in whole seconds. A run in which
-// a request failed is an error: its figures are those of another work.
+// more requests failed than are tolerated is an error.
 func (w *Wrk) Run(ctx context.Context, address string, length time.Duration) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, length+20*time.Second)
 	defer cancel()
@@ -107,10 +111,10 @@ func Parse(out string) (Result, error) {
 
 func (r Result) check() error {
 	switch {
-	case r.Failed > 0:
-		return fmt.Errorf("%d of %d requests failed", r.Failed, r.Requests)
 	case r.Requests == 0 || r.Micros == 0:
-		return errors.New("no request was answered")
+		return fmt.Errorf("no request was answered, %d failed", r.Failed)
+	case float64(r.Failed) > tolerated*float64(r.Requests):
+		return fmt.Errorf("%d of %d requests failed", r.Failed, r.Requests)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ type Sample struct {
 	PerSecond float64
 	P50, P99  float64 // milliseconds
 	Resident  float64 // MiB
+	Failed    int64   // requests
 }
 
 // Measured is all that is known of one system.
@@ -63,6 +64,7 @@ type Row struct {
 	P99      float64                      `json:"p99_ms"`
 	RSS      float64                      `json:"rss_mib"`
 	Rounds   int                          `json:"rounds"`
+	Failed   int64                        `json:"failed_requests"` // of all rounds
 	Spread   map[string]statistic.Summary `json:"spread"`
 	Checks   []system.Finding             `json:"checks"`
 	WholeJob bool                         `json:"does_all_of_the_work"`
@@ -110,6 +112,9 @@ func row(m Measured) Row {
 		RPS: rps.Median, P50: p50.Median, P99: p99.Median, RSS: rss.Median, Rounds: len(m.Samples),
 		Spread: map[string]statistic.Summary{"rps": rps, "p50_ms": p50, "p99_ms": p99, "rss_mib": rss},
 		Checks: m.Findings, WholeJob: true,
+	}
+	for _, s := range m.Samples {
+		out.Failed += s.Failed
 	}
 	for _, f := range m.Findings {
 		out.WholeJob = out.WholeJob && f.Why == ""

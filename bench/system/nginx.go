@@ -139,12 +139,10 @@ allow if {
 	})
 	valid
 	some role in claims.roles
-	some grant in grants[role]
+	some grant in data.grants[role]
 	grant.method == input.method
 	startswith(input.path, grant.prefix)
 }
-
-grants := {{.Grants}}
 
 keys := {{.Keys}}
 `
@@ -158,11 +156,15 @@ func opa(s Site, cached bool) (process.Spec, error) {
 	if err != nil {
 		return process.Spec{}, err
 	}
+	data, err := write(s, "data.json", grants, nil)
+	if err != nil {
+		return process.Spec{}, err
+	}
 	policy, err := write(s, "opa.rego", opaPolicy, map[string]any{
-		"Issuer": work.Issuer, "Audience": work.Audience, "Grants": grants, "Keys": strconv.Quote(string(keys)),
+		"Issuer": work.Issuer, "Audience": work.Audience, "Keys": strconv.Quote(string(keys)),
 	})
 	return process.Spec{
 		Name: "opa", Path: s.Programs.OPA, Listens: s.Admin,
-		Args: []string{"run", "--server", "--addr", s.Admin, "--log-level", "error", "--disable-telemetry", "--config-file", config, policy},
+		Args: []string{"run", "--server", "--addr", s.Admin, "--log-level", "error", "--disable-telemetry", "--config-file", config, policy, data},
 	}, err
 }

@@ -5,11 +5,12 @@ import (
 	"github.com/sallyport/sallyport/bench/work"
 )
 
-// grants are who may do what, for every policy that is written in Rego.
-const grants = `{
+// grants are who may do what, the data of every policy that is written in Rego.
+const grants = `{"grants": {
 	"reader": [{"method": "GET", "prefix": "/v1/orders/"}],
-	"writer": [{"method": "GET", "prefix": "/v1/orders/"}, {"method": "POST", "prefix": "/v1/orders/"}],
-}`
+	"writer": [{"method": "GET", "prefix": "/v1/orders/"}, {"method": "POST", "prefix": "/v1/orders/"}]
+}}
+`
 
 const sallyportConfig = `version: v1
 listeners:
@@ -27,7 +28,7 @@ upstreams:
   api: {endpoints: ["http://{{.Upstream}}"], idle_timeout: 1h}
 routes:
   - {name: all, match: {path: "/**"}, authenticate: [who], upstream: api}
-policy: {paths: [policy.rego]}
+policy: {paths: [policy.rego, data.json]}
 telemetry: {log: {level: ERROR}}
 `
 
@@ -49,12 +50,10 @@ decision := {
 	"upstream": {"set_headers": {"x-user": input.identity.subject}},
 } if {
 	some role in input.identity.claims.roles
-	some grant in grants[role]
+	some grant in data.grants[role]
 	grant.method == input.request.method
 	startswith(input.request.path, grant.prefix)
 }
-
-grants := {{.Grants}}
 `
 
 func sallyportPlain() System {
@@ -85,8 +84,10 @@ func sallyportUncached() System {
 }
 
 func sallyport(s Site, anonymous bool, policy string) ([]process.Spec, error) {
-	if _, err := write(s, "policy.rego", policy, map[string]any{"Grants": grants}); err != nil {
-		return nil, err
+	for name, text := range map[string]string{"policy.rego": policy, "data.json": grants} {
+		if _, err := write(s, name, text, nil); err != nil {
+			return nil, err
+		}
 	}
 	path, err := write(s, "sallyport.yaml", sallyportConfig, map[string]any{
 		"Address": s.Address, "Admin": s.Admin, "Upstream": s.Upstream, "Anonymous": anonymous,
