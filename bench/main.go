@@ -74,6 +74,7 @@ type options struct {
 	rounds, connections, tokens int
 	length, warm                time.Duration
 	systems, root, out          string
+	baseline                    string
 }
 
 func parse(args []string) (options, error) {
@@ -87,6 +88,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.systems, "systems", "", "names of the systems to measure, with commas; empty: all")
 	flags.StringVar(&o.root, "root", ".", "the repository")
 	flags.StringVar(&o.out, "out", "bench/results", "where the results go")
+	flags.StringVar(&o.baseline, "baseline", "", "another build of the gateway to measure beside this one")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -4,6 +4,10 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/bench/system"
+	"github.com/sallyport/sallyport/bench/work"
 )
 
 func TestCommandRefusesWhatItDoesNotKnow(t *testing.T) {
@@ -23,9 +27,26 @@ func TestCommandRefusesWhatItDoesNotKnow(t *testing.T) {
 }
 
 func TestChooseKeepsTheOrderGiven(t *testing.T) {
-	got, err := choose("nginx-opa,nginx")
+	got, err := choose("nginx-opa,nginx", "")
 	if err != nil || len(got) != 2 || got[0].Name != "nginx-opa" || got[1].Name != "nginx" {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestChooseAddsTheBaselineOfTheGatewayOnly(t *testing.T) {
+	got, err := choose("nginx,sallyport-jwt", "/opt/other")
+	if err != nil || len(got) != 3 || got[1].Name != "sallyport-jwt" || got[2].Name != "sallyport-jwt-baseline" {
+		t.Fatalf("%v, %v", got, err)
+	}
+	w, err := work.New(t.TempDir(), 1, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range map[int]string{1: "/opt/this", 2: "/opt/other"} {
+		specs, err := got[i].Plan(system.Site{Dir: t.TempDir(), Work: w, Programs: system.Programs{Sallyport: "/opt/this"}})
+		if err != nil || specs[0].Path != want {
+			t.Errorf("%s runs %v, %v", got[i].Name, specs, err)
+		}
 	}
 }
 

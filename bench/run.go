@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, progress io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	chosen, err := choose(o.systems)
+	chosen, err := choose(o.systems, o.baseline)
 	if err != nil {
 		return err
 	}
@@ -65,8 +65,26 @@ func run(ctx context.Context, args []string, progress io.Writer) (err error) {
 	return h.report(r)
 }
 
-// choose returns the systems with these names, or all.
-func choose(names string) ([]system.System, error) {
+// choose returns the systems with these names, or all; and what another build of
+// the gateway makes of them, when there is one.
+func choose(names, baseline string) ([]system.System, error) {
+	out, err := named(names)
+	if err != nil || baseline == "" {
+		return out, err
+	}
+	program, err := filepath.Abs(baseline)
+	if err != nil {
+		return nil, fmt.Errorf("find the baseline: %w", err)
+	}
+	for _, s := range out {
+		if b, ok := s.Baseline(program); ok {
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
+func named(names string) ([]system.System, error) {
 	all := system.All()
 	if names == "" {
 		return all, nil

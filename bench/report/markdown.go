@@ -45,10 +45,10 @@ func (r *Report) rows(b *strings.Builder) {
 func (r *Report) ratios(b *strings.Builder) {
 	b.WriteString("\n## CPU per request, as ratios\n\nOf each round; median and range. Below 1 is cheaper than the column's system.\n\n| system |")
 	var columns []string
-	for _, name := range baselines {
-		if slices.ContainsFunc(r.Ratios, func(x Ratio) bool { return x.Against == name }) {
-			columns = append(columns, name)
-			fmt.Fprintf(b, " `%s` |", name)
+	for _, row := range r.Rows {
+		if isBaseline(row.System) {
+			columns = append(columns, row.System)
+			fmt.Fprintf(b, " `%s` |", row.System)
 		}
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|", len(columns)) + "\n")

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/bench/statistic"
 	"github.com/sallyport/sallyport/bench/system"
@@ -95,13 +97,16 @@ func (r *Report) Fill(all []Measured) {
 			r.Rows = append(r.Rows, row(m))
 		}
 	}
-	for _, b := range baselines {
-		for _, base := range all {
-			if base.System.Name == b && len(base.Samples) > 0 {
-				r.Ratios = append(r.Ratios, against(base, all)...)
-			}
+	for _, base := range all {
+		if len(base.Samples) > 0 && isBaseline(base.System.Name) {
+			r.Ratios = append(r.Ratios, against(base, all)...)
 		}
 	}
+}
+
+// isBaseline holds for another build of the gateway too.
+func isBaseline(name string) bool {
+	return slices.Contains(baselines, name) || strings.HasSuffix(name, "-baseline")
 }
 
 func row(m Measured) Row {

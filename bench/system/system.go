@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/template"
 
 	"github.com/sallyport/sallyport/bench/process"
@@ -66,6 +67,24 @@ func Missing() map[string]string {
 	return map[string]string{
 		"sallyport": "the gateway has no decision cache, so that there is nothing that could be hot: each request is decided anew, which is the row sallyport-uncached",
 	}
+}
+
+// baselineSuffix names the rows of another build of the gateway.
+const baselineSuffix = "-baseline"
+
+// Baseline returns the system as another build of the gateway runs it, and
+// whether it is one that the gateway runs.
+func (s System) Baseline(program string) (System, bool) {
+	if !strings.HasPrefix(s.Name, "sallyport") {
+		return s, false
+	}
+	plan := s.plan
+	s.Name, s.About = s.Name+baselineSuffix, "the same by the baseline's build"
+	s.plan = func(site Site) ([]process.Spec, error) {
+		site.Programs.Sallyport = program
+		return plan(site)
+	}
+	return s, true
 }
 
 // Plan writes the system's configuration and returns the programs to run, in
