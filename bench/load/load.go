@@ -69,7 +69,7 @@ func (w *Wrk) Arguments(address string, length time.Duration) []string {
 // tolerated is the share of requests that may fail. A system that is starved of
 // its cores may time a request out, which is reported and not hidden; with more
 // failures, the figures are those of other work.
-const tolerated = 0.001
+const tolerated = 0.005
 
 // Run loads address for length, which wrk takes in whole seconds. A run in which
 // more requests failed than are tolerated is an error.
