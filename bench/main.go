@@ -71,17 +71,17 @@ func serve(ctx context.Context, args []string) error {
 
 // options are the flags of a run.
 type options struct {
-	rounds, connections, tokens int
-	length, warm                time.Duration
-	systems, root, out          string
-	baseline                    string
+	rounds, retries, connections, tokens int
+	length, warm                         time.Duration
+	systems, root, out, baseline         string
 }
 
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 9, "how often each system is measured")
-	flags.DurationVar(&o.length, "length", 6*time.Second, "how long each time, in whole seconds")
+	flags.IntVar(&o.retries, "retries", 1, "how often a measurement is repeated when other programs used the machine meanwhile")
+	flags.DurationVar(&o.length, "length", 4*time.Second, "how long each time, in whole seconds")
 	flags.DurationVar(&o.warm, "warm", 2*time.Second, "how long each system is loaded before the first round, in whole seconds")
 	flags.IntVar(&o.connections, "connections", 64, "connections that are kept busy")
 	flags.IntVar(&o.tokens, "tokens", 1000, "different tokens")

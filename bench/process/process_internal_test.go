@@ -64,3 +64,31 @@ func TestUsedSeesThisProcess(t *testing.T) {
 		t.Errorf("from %+v to %+v", before, after)
 	}
 }
+
+func TestParseBusy(t *testing.T) {
+	got, err := parseBusy("cpu  100 20 30 4000 5 6 7 8 0 0\ncpu0 50 10 15 2000 2 3 3 4 0 0\n")
+	if err != nil || got != 1500*time.Millisecond {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"", "cpu 1 2", "cpu0 1 2 3 4", "cpu 1 x 3 4"} {
+		if _, err := parseBusy(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func TestOwnWorkIsNotThatOfOthers(t *testing.T) {
+	s, err := Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ours -= time.Hour // as if this process had worked an hour, and the cores not
+	others, err := s.Others()
+	if err != nil || others != 0 {
+		t.Errorf("others %v, %v", others, err)
+	}
+	s.ours += 2 * time.Hour
+	if others, err = s.Others(); err != nil || others == 0 {
+		t.Errorf("others %v, %v", others, err)
+	}
+}

@@ -30,15 +30,17 @@ func span(s statistic.Summary, format string) string {
 }
 
 func (r *Report) rows(b *strings.Builder) {
-	b.WriteString("CPU is user and system time of all of a system's processes per request; latencies are those at saturation.\n\n" +
-		"| system | what it is | CPU µs/request | requests/s | p50 ms | p99 ms | RSS MiB | failed requests | all of the work |\n|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("CPU is user and system time of all of a system's processes per request; latencies are those at saturation; the last\n" +
+		"column but one is what programs that have nothing to do with this used of the cores meanwhile.\n\n" +
+		"| system | what it is | CPU µs/request | requests/s | p50 ms | p99 ms | RSS MiB | failed requests | others % | all of the work |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, row := range r.Rows {
 		whole := "yes"
 		if !row.WholeJob {
 			whole = "no, see below"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s | %s | %s | %d | %s |\n", row.System, row.About, span(row.CPU, "%.1f"),
-			span(row.Spread["rps"], "%.0f"), span(row.Spread["p50_ms"], "%.2f"), span(row.Spread["p99_ms"], "%.2f"), span(row.Spread["rss_mib"], "%.0f"), row.Failed, whole)
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s | %s | %s | %d | %.0f (%.0f–%.0f) | %s |\n", row.System, row.About, span(row.CPU, "%.1f"),
+			span(row.Spread["rps"], "%.0f"), span(row.Spread["p50_ms"], "%.2f"), span(row.Spread["p99_ms"], "%.2f"), span(row.Spread["rss_mib"], "%.0f"), row.Failed,
+			100*row.Others.Median, 100*row.Others.Min, 100*row.Others.Max, whole)
 	}
 }
 

@@ -23,6 +23,7 @@ type Sample struct {
 	P50, P99  float64 // milliseconds
 	Resident  float64 // MiB
 	Failed    int64   // requests
+	Others    float64 // share of the cores that other programs used
 }
 
 // Measured is all that is known of one system.
@@ -67,6 +68,7 @@ type Row struct {
 	RSS      float64                      `json:"rss_mib"`
 	Rounds   int                          `json:"rounds"`
 	Failed   int64                        `json:"failed_requests"` // of all rounds
+	Others   statistic.Summary            `json:"others_share"`    // of the cores, used by programs that have nothing to do with the benchmark
 	Spread   map[string]statistic.Summary `json:"spread"`
 	Checks   []system.Finding             `json:"checks"`
 	WholeJob bool                         `json:"does_all_of_the_work"`
@@ -116,7 +118,7 @@ func row(m Measured) Row {
 		System: m.System.Name, About: m.System.About, CPU: summary(m, Sample.cpu),
 		RPS: rps.Median, P50: p50.Median, P99: p99.Median, RSS: rss.Median, Rounds: len(m.Samples),
 		Spread: map[string]statistic.Summary{"rps": rps, "p50_ms": p50, "p99_ms": p99, "rss_mib": rss},
-		Checks: m.Findings, WholeJob: true,
+		Others: summary(m, Sample.others), Checks: m.Findings, WholeJob: true,
 	}
 	for _, s := range m.Samples {
 		out.Failed += s.Failed
@@ -146,6 +148,7 @@ func (s Sample) cpu() float64       { return s.CPU }
 func (s Sample) perSecond() float64 { return s.PerSecond }
 func (s Sample) p50() float64       { return s.P50 }
 func (s Sample) p99() float64       { return s.P99 }
+func (s Sample) others() float64    { return s.Others }
 func (s Sample) resident() float64  { return s.Resident }
 
 func summary(m Measured, of func(Sample) float64) statistic.Summary {
