@@ -74,6 +74,7 @@ $(TOOLS)/%: .ci/tools/go.mod .ci/tools/go.sum
 	$(GO) -C .ci/tools build -o $(CURDIR)/$(TOOLS)/ tool
 
 -include .ci/charts.mk
+-include .ci/bench.mk
 
 .PHONY: help
 help:

@@ -59,7 +59,7 @@ func (p *decisionParser) headers(path string, v ast.Value) map[string]string {
 		if !httpguts.ValidHeaderFieldValue(value) {
 			p.refuse(path+"."+name, "has a character that a header value cannot have")
 		}
-		folded := strings.ToLower(name)
+		folded := fold(name)
 		if _, dup := seen[folded]; dup {
 			p.refuse(path, "names "+folded+" twice")
 		}
@@ -68,6 +68,17 @@ func (p *decisionParser) headers(path string, v ast.Value) map[string]string {
 		return true
 	})
 	return out
+}
+
+// fold returns the name that servers make of a header's: without case, and with
+// "_" and "." as "-". Of two spellings only one could be set.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '.' {
+			return '-'
+		}
+		return r
+	}, strings.ToLower(name))
 }
 
 // headerNames reads an array (or set) of header names.

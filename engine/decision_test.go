@@ -120,6 +120,7 @@ func TestParseDecisionFaults(t *testing.T) {
 		{`{"headers": {"x": "a\u0000b"}}`, authz.FaultType, "header value"},
 		{`{"headers": {"x": ["a"]}}`, authz.FaultType, "headers.x is array"},
 		{`{"headers": {"x-a": "1", "X-A": "2"}}`, authz.FaultType, "twice"},
+		{`{"upstream": {"set_headers": {"x-a": "1", "X_A": "2"}}}`, authz.FaultType, "twice"},
 		{`{"headers": {"Content-Length": "1"}}`, authz.FaultType, "content-length"},
 		{`{"upstream": {"set_headers": {"Transfer-Encoding": "chunked"}}}`, authz.FaultType, "transfer-encoding"},
 		{`{"upstream": {"set_headers": {"host": "x"}}}`, authz.FaultType, "host"},

@@ -46,7 +46,7 @@ type ListenerConfig struct {
 type Limits struct {
 	// MaxHeaderBytes bounds request line and headers. Beyond: 431.
 	MaxHeaderBytes setting.Size `yaml:"max_header_bytes"`
-	// MaxBodyBytes bounds the request body, chunked ones too. Beyond: 413.
+	// MaxBodyBytes bounds the request body, chunked ones too. Beyond: 413. 0 takes no body.
 	MaxBodyBytes setting.Size `yaml:"max_body_bytes"`
 	// HeaderTimeout is how long a request head may take from its first byte, and a TLS handshake.
 	HeaderTimeout time.Duration `yaml:"header_timeout"`
@@ -65,30 +65,6 @@ func DefaultListener() ListenerConfig {
 		HeaderTimeout: 5 * time.Second, RequestTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second,
 		MaxConnections: 100_000,
 	}}
-}
-
-// withDefaults fills in the limits that are not set.
-func (l Limits) withDefaults() Limits {
-	d := DefaultListener().Limits
-	if l.MaxHeaderBytes == 0 {
-		l.MaxHeaderBytes = d.MaxHeaderBytes
-	}
-	if l.MaxBodyBytes == 0 {
-		l.MaxBodyBytes = d.MaxBodyBytes
-	}
-	if l.HeaderTimeout == 0 {
-		l.HeaderTimeout = d.HeaderTimeout
-	}
-	if l.RequestTimeout == 0 {
-		l.RequestTimeout = d.RequestTimeout
-	}
-	if l.IdleTimeout == 0 {
-		l.IdleTimeout = d.IdleTimeout
-	}
-	if l.MaxConnections == 0 {
-		l.MaxConnections = d.MaxConnections
-	}
-	return l
 }
 
 // Validate reports every problem. Known says which authenticators there are;
@@ -146,21 +122,21 @@ func (l *ListenerConfig) Validate() error {
 }
 
 func (l *Limits) check(problem func(key, format string, args ...any)) {
-	if l.MaxHeaderBytes != 0 && (l.MaxHeaderBytes < 1<<10 || l.MaxHeaderBytes > 1<<20) {
+	if l.MaxHeaderBytes < 1<<10 || l.MaxHeaderBytes > 1<<20 {
 		problem("limits.max_header_bytes", "must be between 1KiB and 1MiB")
 	}
 	if l.MaxBodyBytes < 0 {
 		problem("limits.max_body_bytes", "must not be negative")
 	}
-	if l.MaxConnections < 0 {
-		problem("limits.max_connections", "must not be negative")
+	if l.MaxConnections <= 0 {
+		problem("limits.max_connections", "must be more than 0")
 	}
 	for _, d := range []struct {
 		key   string
 		value time.Duration
 	}{{"header_timeout", l.HeaderTimeout}, {"request_timeout", l.RequestTimeout}, {"idle_timeout", l.IdleTimeout}} {
-		if d.value < 0 {
-			problem("limits."+d.key, "must not be negative")
+		if d.value <= 0 {
+			problem("limits."+d.key, "must be more than 0")
 		}
 	}
 }

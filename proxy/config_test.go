@@ -51,3 +51,24 @@ func TestUpstreamFilesThatCannotBeReadStopTheBuild(t *testing.T) {
 		t.Errorf("got %v", keys)
 	}
 }
+
+// TestZeroIsNotADefault: who writes 0 does not mean 10 MiB or a minute.
+func TestZeroIsNotADefault(t *testing.T) {
+	l := DefaultListener()
+	l.Name, l.Address, l.Limits = "public", "127.0.0.1:0", Limits{}
+	var got []string
+	for _, p := range setting.Problems(l.Validate()) {
+		got = append(got, p.Key)
+	}
+	want := []string{"limits.max_header_bytes", "limits.max_connections", "limits.header_timeout", "limits.request_timeout", "limits.idle_timeout"}
+	if !slices.Equal(got, want) {
+		t.Errorf("problems %v, want %v", got, want)
+	}
+	up := listenRaw(t, nil)
+	g := start(t, up.addr(), withListener(func(l *ListenerConfig) { l.Limits.MaxBodyBytes = 0 }))
+	for body, want := range map[string]int{"Content-Length: 1\r\n\r\nx": 413, "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n": 413, "Content-Length: 0\r\n\r\n": 200} {
+		if resp, _ := get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\n"+body); resp.StatusCode != want {
+			t.Errorf("%q: got %d, want %d", body, resp.StatusCode, want)
+		}
+	}
+}

@@ -21,7 +21,7 @@ func WithPROXY(ln net.Listener, cfg ListenerConfig) (net.Listener, error) {
 	}
 	return &proxyproto.Listener{
 		Listener:          ln,
-		ReadHeaderTimeout: cfg.Limits.withDefaults().HeaderTimeout,
+		ReadHeaderTimeout: cfg.Limits.HeaderTimeout,
 		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
 			if contains(trusted, o.Upstream) {
 				return proxyproto.REQUIRE, nil

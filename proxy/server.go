@@ -158,13 +158,15 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, name string) error
 		}
 		count.Add(1)
 		s.metrics.connections.Add(ctx, 1, open)
-		go func() {
+		go func() { //nolint:gosec // connections outlive ctx until they are drained
 			defer func() {
 				s.remove(c)
 				count.Add(-1)
 				s.metrics.connections.Add(ctx, -1, open)
 			}()
-			c.serve(context.WithoutCancel(ctx))
+			// Each metric asks the context for a span, and asks in vain through all
+			// the layers of the application's when nothing is traced.
+			c.serve(context.Background()) //nolint:contextcheck // as above
 		}()
 	}
 }

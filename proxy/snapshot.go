@@ -128,7 +128,7 @@ func buildChains(table *route.Table, make func([]string) (judge.Chain, error)) (
 
 func newListener(cfg ListenerConfig, gw authz.Gateway, table *route.Table) (*listener, error) {
 	gw.Listener = cfg.Name
-	l := &listener{cfg: cfg, limits: cfg.Limits.withDefaults()}
+	l := &listener{cfg: cfg, limits: cfg.Limits}
 	l.judge = judge.Listener{PathParameters: cfg.AllowPathParameters, Gateway: &gw}
 	var err error
 	if l.judge.Trusted, err = prefixes(cfg.TrustedProxies); err != nil {

@@ -29,6 +29,9 @@ is broken is refused and the last good state stays.`,
 }
 
 func serve(ctx context.Context, file string) error {
+	// Whoever reads the logs may end before the gateway does: the decision log counts
+	// what it cannot write, and requests go on.
+	signal.Ignore(syscall.SIGPIPE)
 	a, err := app.New(ctx, app.Options{ConfigFile: file, Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		return err

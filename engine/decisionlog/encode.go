@@ -2,8 +2,6 @@ package decisionlog
 
 import (
 	"encoding/json"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +13,7 @@ type encoder struct {
 	mask       *masker
 	maxInput   int // bytes; 0: no limit
 	entrypoint string
+	fields     []field // of the last multimap, for the next
 }
 
 func (enc *encoder) event(r *authz.Record, now time.Time) *Event {
@@ -103,7 +102,7 @@ func (enc *encoder) timings(w *buffer, r *authz.Record) {
 // what stands at the top of the record. A response body is the policy's to choose
 // and may hold anything, so only its size is written.
 func (enc *encoder) decision(d *authz.Decision) []byte {
-	w := &buffer{}
+	w := &buffer{b: make([]byte, 0, 256)}
 	w.open('{')
 	w.boolean("allow", d.Allow)
 	w.number("status", int64(d.Status), 1)
@@ -215,8 +214,9 @@ func (enc *encoder) claim(w *buffer, name string, v any, depth int, secret bool)
 }
 
 func (enc *encoder) claims(w *buffer, m map[string]any, depth int, secret bool) {
+	var scratch [16]string // most objects fit, and need no allocation
 	w.open('{')
-	for _, name := range slices.Sorted(maps.Keys(m)) {
+	for _, name := range sortedNames(scratch[:0], m) {
 		if depth > maxDepth {
 			break
 		}

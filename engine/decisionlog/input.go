@@ -71,41 +71,16 @@ func (enc *encoder) segments(w *buffer, segments []string, params map[string]str
 	w.list("segments", masked)
 }
 
-// multimap collects values by name, names in order of arrival.
-type multimap struct {
-	names  []string
-	values map[string][]string
-}
-
-func (m *multimap) add(name, value string) {
-	if m.values == nil {
-		m.values = map[string][]string{}
-	}
-	if _, ok := m.values[name]; !ok {
-		m.names = append(m.names, name)
-	}
-	m.values[name] = append(m.values[name], value)
-}
-
-func (m *multimap) write(w *buffer, name string) {
-	w.key(name)
-	w.open('{')
-	for _, n := range m.names {
-		w.list(n, m.values[n])
-	}
-	w.close('}')
-}
-
 func (enc *encoder) headers(w *buffer, headers []authz.Header) {
-	m := multimap{}
+	m := enc.multimap()
 	for _, h := range headers {
 		m.add(h.Name, enc.mask.header(h.Name, h.Value))
 	}
-	m.write(w, "headers")
+	enc.write(w, "headers", &m)
 }
 
 func (enc *encoder) query(w *buffer, raw string) {
-	m := multimap{}
+	m := enc.multimap()
 	for pair := range strings.SplitSeq(raw, "&") {
 		if pair == "" {
 			continue
@@ -114,7 +89,7 @@ func (enc *encoder) query(w *buffer, raw string) {
 		name, value = unescape(name), unescape(value)
 		m.add(enc.mask.text(name), enc.mask.parameter(name, value))
 	}
-	m.write(w, "query")
+	enc.write(w, "query", &m)
 }
 
 func (enc *encoder) tls(w *buffer, t *authz.TLS) {

@@ -1,7 +1,6 @@
 package decisionlog
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -79,11 +78,22 @@ func (w *buffer) list(name string, values []string) {
 func (w *buffer) stringMap(name string, m map[string]string, mask func(name, value string) string) {
 	w.key(name)
 	w.open('{')
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	var scratch [16]string
+	for _, k := range sortedNames(scratch[:0], m) {
 		w.key(k)
 		w.quote(mask(k, m[k]))
 	}
 	w.close('}')
+}
+
+// sortedNames appends the keys of m to names, which may be on the caller's stack,
+// and returns them sorted.
+func sortedNames[V any](names []string, m map[string]V) []string {
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // clearText is the mask of values that come from the configuration.
@@ -96,6 +106,11 @@ const hexDigits = "0123456789abcdef"
 func (w *buffer) quote(s string) {
 	w.b = append(w.b, '"')
 	for i := 0; i < len(s); {
+		if n := plain(s[i:]); n > 0 {
+			w.b = append(w.b, s[i:i+n]...)
+			i += n
+			continue
+		}
 		if c := s[i]; c < utf8.RuneSelf {
 			w.ascii(c)
 			i++
@@ -115,13 +130,22 @@ func (w *buffer) quote(s string) {
 	w.b = append(w.b, '"')
 }
 
-func (w *buffer) ascii(c byte) {
-	switch {
-	case c == '"' || c == '\\':
-		w.b = append(w.b, '\\', c)
-	case c < 0x20 || c == 0x7f:
-		w.b = append(w.b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-	default:
-		w.b = append(w.b, c)
+// plain is how many bytes at the beginning of s are written as they are: nearly
+// always all of it, which is then copied at once.
+func plain(s string) int {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
+			return i
+		}
 	}
+	return len(s)
+}
+
+// ascii writes a character that is not plain.
+func (w *buffer) ascii(c byte) {
+	if c == '"' || c == '\\' {
+		w.b = append(w.b, '\\', c)
+		return
+	}
+	w.b = append(w.b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 }

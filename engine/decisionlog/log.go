@@ -68,6 +68,8 @@ type Log struct {
 	enc    encoder
 	tail   *tail
 
+	failing bool // the newest write failed; the worker's alone
+
 	written, dropped, failed metric.Int64Counter
 }
 
@@ -142,10 +144,37 @@ func withoutBody(r *authz.Record) *authz.Record {
 
 func (l *Log) drop() { l.dropped.Add(context.Background(), 1) }
 
+// flushTimeout is how long the end waits for whoever reads the log.
+const flushTimeout = 5 * time.Second
+
 // Run writes records until ctx ends and then what is still queued. Whoever stops
 // the gateway ends ctx after the last request. It returns the error of the last
-// flush.
+// flush. A reader that takes nothing does not keep the process: what it has not
+// taken by then is lost, counted and told.
 func (l *Log) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- l.work(ctx) }() // a write that hangs cannot be ended
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(flushTimeout)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+	}
+	ctx = context.WithoutCancel(ctx)
+	lost := len(l.queue)
+	l.closed.Store(true)
+	l.dropped.Add(ctx, int64(lost))
+	l.deps.Logger.ErrorContext(ctx, "nobody reads the decision log; records are lost", slog.Int("records", lost), slog.String("after", flushTimeout.String()))
+	return fmt.Errorf("flush decision log: not taken within %v", flushTimeout)
+}
+
+func (l *Log) work(ctx context.Context) error {
 	work := context.WithoutCancel(ctx)
 	for {
 		select {
@@ -206,16 +235,28 @@ func (l *Log) write(ctx context.Context, line []byte) {
 }
 
 func (l *Log) flush(ctx context.Context) {
+	if l.out.Buffered() == 0 {
+		return
+	}
 	if err := l.out.Flush(); err != nil {
 		l.writeFailed(ctx, err)
+		return
+	}
+	if l.failing {
+		l.failing = false
+		l.deps.Logger.InfoContext(ctx, "the decision log is written again")
 	}
 }
 
 // writeFailed counts a failed write. A bufio.Writer keeps its error for ever, so
-// it is reset: a pipe that is gone stays gone, a disk that was full may not.
+// it is reset: a pipe that is gone stays gone, a disk that was full may not. The
+// first of a series is told, or the operator's log would grow with each request.
 func (l *Log) writeFailed(ctx context.Context, err error) {
 	l.failed.Add(ctx, 1)
-	l.deps.Logger.ErrorContext(ctx, "write decision log", slog.Any("error", err))
+	if !l.failing {
+		l.deps.Logger.ErrorContext(ctx, "write decision log", slog.Any("error", err))
+	}
+	l.failing = true
 	l.out.Reset(l.w)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -347,12 +348,12 @@ func (f *flaky) Write(p []byte) (int, error) {
 
 func TestWritingGoesOnAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		out := &flaky{failures: 1}
-		l := newLog(t, out, nil)
+		out, told := &flaky{failures: 2}, &bytes.Buffer{}
+		l := newLog(t, out, func(_ *decisionlog.Config, d *decisionlog.Deps) { d.Logger = slog.New(slog.NewTextHandler(told, nil)) })
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- l.Run(ctx) }()
-		for range 2 {
+		for range 3 {
 			l.Record(record())
 			synctest.Wait()
 		}
@@ -361,8 +362,38 @@ func TestWritingGoesOnAfterAnError(t *testing.T) {
 			t.Error(err)
 		}
 		if got := strings.Count(out.String(), "\n"); got != 1 {
-			t.Errorf("%d lines after one failed write of two", got)
+			t.Errorf("%d lines after two failed writes of three", got)
 		}
+		if got := strings.Count(told.String(), "disk full"); got != 1 || !strings.Contains(told.String(), "written again") {
+			t.Errorf("operator's log %s", told)
+		}
+	})
+}
+
+// stuck is a pipe that nobody reads.
+type stuck chan struct{}
+
+func (s stuck) Write(p []byte) (int, error) {
+	<-s
+	return len(p), nil
+}
+
+func TestReaderThatTakesNothingDoesNotKeepTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipe := make(stuck)
+		l := newLog(t, pipe, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		l.Record(record())
+		synctest.Wait()
+		l.Record(record())
+		cancel()
+		begin := time.Now()
+		if err := <-done; err == nil || time.Since(begin) > 10*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(begin))
+		}
+		close(pipe)
 	})
 }
 

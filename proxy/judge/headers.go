@@ -111,7 +111,7 @@ func (a *Arrival) admissible(c classes, trusted bool) *Arrival {
 		case identity:
 			return true
 		case forwarded:
-			return !trusted || containsFold(names, name)
+			return !trusted || containsFold(names, name) || fold(name) == forwardedCertificate && !a.verified()
 		}
 		return containsFold(names, name)
 	}
@@ -128,6 +128,13 @@ func (a *Arrival) admissible(c classes, trusted bool) *Arrival {
 	}
 	return &out
 }
+
+// forwardedCertificate counts only from a peer that has itself shown a
+// certificate: whoever can reach the port of a plain one could write anything.
+const forwardedCertificate = "x-forwarded-client-cert"
+
+// verified reports whether the peer of the connection has shown a certificate.
+func (a *Arrival) verified() bool { return a.TLS != nil && len(a.TLS.VerifiedChains) > 0 }
 
 // nominated returns the names in Connection headers.
 func (a *Arrival) nominated() []string {

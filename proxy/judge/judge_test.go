@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,7 +105,7 @@ func TestInputSaysWhatIsForwarded(t *testing.T) {
 type peekingChain struct{ got map[string]string }
 
 func (c peekingChain) Authenticate(_ context.Context, r *authn.Request) (*authz.Identity, error) {
-	for _, n := range []string{"x-forwarded-client-cert", "x-user", "cookie", "x-request-id"} {
+	for _, n := range []string{"x-real-ip", "x-user", "cookie", "x-request-id"} {
 		c.got[n] = r.Header(n)
 	}
 	return &authz.Identity{}, nil
@@ -117,7 +118,7 @@ func TestAuthenticatorsSeeWhatThePeerMaySay(t *testing.T) {
 		j := newJudge(t, &authz.Decision{Allow: true})
 		chain := peekingChain{map[string]string{}}
 		j.cfg.Chains[0] = chain
-		a := arrival("GET", "/v1/orders/42", authz.Header{Name: "x-forwarded-client-cert", Value: "By=x"},
+		a := arrival("GET", "/v1/orders/42", authz.Header{Name: "x-real-ip", Value: "203.0.113.9"},
 			authz.Header{Name: "x-user", Value: "root"}, authz.Header{Name: "cookie", Value: "s=1"})
 		if trusted {
 			a.Listener.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
@@ -125,7 +126,7 @@ func TestAuthenticatorsSeeWhatThePeerMaySay(t *testing.T) {
 		if v := j.Judge(context.Background(), a); v.Err != nil {
 			t.Fatal(v.Err)
 		}
-		if (chain.got["x-forwarded-client-cert"] != "") != trusted || chain.got["x-user"] != "" || chain.got["cookie"] != "s=1" {
+		if (chain.got["x-real-ip"] != "") != trusted || chain.got["x-user"] != "" || chain.got["cookie"] != "s=1" {
 			t.Errorf("trusted %v: saw %v", trusted, chain.got)
 		}
 	}
@@ -273,6 +274,25 @@ func TestInventedIDsAreNotTaken(t *testing.T) {
 	for id, want := range map[string]bool{"abc-123": true, "": false, "a b": false, "a\"b": false, "<x>": false, strings.Repeat("a", 129): false} {
 		if validID(id) != want {
 			t.Errorf("%q: accepted %v", id, !want)
+		}
+	}
+}
+
+func TestForwardedCertificateNeedsOne(t *testing.T) {
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	for name, tc := range map[string]struct {
+		tls  *tls.ConnectionState
+		want bool
+	}{
+		"plain":          {nil, false},
+		"no certificate": {&tls.ConnectionState{}, false},
+		"mutual":         {&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}, true},
+	} {
+		a := arrival("GET", "/v1/orders/1", authz.Header{Name: "x-forwarded-client-cert", Value: "Hash=1"})
+		a.Listener.Trusted, a.TLS = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, tc.tls
+		v := newJudge(t, &authz.Decision{Allow: true}).Judge(context.Background(), a)
+		if got := slices.ContainsFunc(v.Forward.Headers, func(h authz.Header) bool { return h.Name == "x-forwarded-client-cert" }); got != tc.want {
+			t.Errorf("%s: forwarded %v, want %v", name, got, tc.want)
 		}
 	}
 }

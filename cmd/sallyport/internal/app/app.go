@@ -44,7 +44,6 @@ type App struct {
 	logger    *slog.Logger
 	telemetry *telemetry.Providers
 	log       *decisionlog.Log
-	opaLog    *opaLog
 	front     *proxy.Server
 	crew      *crew // nil until Run
 	status    *status
@@ -68,10 +67,9 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	if opts.meter != nil {
 		a.telemetry.Meter = opts.meter(a.telemetry.Meter)
 	}
-	a.opaLog = &opaLog{logger: a.logger}
 	if a.log, err = decisionlog.New(cfg.DecisionLog, opts.Stdout, decisionlog.Deps{
 		Logger: a.logger, Meter: a.telemetry.Meter, Entrypoint: cfg.Policy.Engine.Entrypoint,
-		Sinks: []decisionlog.Sink{a.opaLog},
+		Sinks: []decisionlog.Sink{&opaLog{logger: a.logger, manager: a.manager}},
 	}); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}

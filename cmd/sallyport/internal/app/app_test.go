@@ -142,6 +142,24 @@ func TestRefusedReloadLeavesEverythingInPlace(t *testing.T) {
 	}
 }
 
+// TestRefusedPolicyGetsNoDecisions: the decision log of OPA's that a refused
+// configuration started is not the one of the policy that decides.
+func TestRefusedPolicyGetsNoDecisions(t *testing.T) {
+	dir := files(t)
+	a := build(t, dir)
+	run(t, a)
+	replace(t, filepath.Join(dir, "sallyport.yaml"), "paths: [policies]",
+		`opa: {services: {s: {url: "http://127.0.0.1:1"}}, bundles: {b: {service: s, resource: b.tar.gz}}, decision_logs: {service: s}}`)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := a.Reload(ctx); err == nil {
+		t.Fatal("a policy that never came was accepted")
+	}
+	if m := a.manager(); m != nil {
+		t.Errorf("decisions go to the manager of the refused configuration")
+	}
+}
+
 // TestReloadKeepsWhatDidNotChange changes a label: policy, authenticators and
 // sockets must be the same objects.
 func TestReloadKeepsWhatDidNotChange(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/plugins"
 	"github.com/open-policy-agent/opa/v1/plugins/logs"
@@ -19,13 +18,14 @@ import (
 // called by the decision log's worker and never delays a request; the plugin has
 // bounded buffers of its own.
 type opaLog struct {
-	logger  *slog.Logger
-	manager atomic.Pointer[plugins.Manager]
+	logger *slog.Logger
+	// manager returns OPA's manager of the policy that decides; nil when it has none.
+	manager func() *plugins.Manager
 }
 
 // Emit implements decisionlog.Sink.
 func (o *opaLog) Emit(ctx context.Context, e *decisionlog.Event) {
-	m := o.manager.Load()
+	m := o.manager()
 	if m == nil || e.DecisionID == "" {
 		return // the policy was not asked
 	}

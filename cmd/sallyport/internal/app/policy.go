@@ -6,7 +6,10 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/plugins"
 
 	"github.com/sallyport/sallyport/bundles"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
@@ -19,7 +22,18 @@ type policyUnit struct {
 	cfg    config.Policy
 	engine *engine.Engine
 	source bundles.Source
-	stop   func() // nil: not running
+	// manager is OPA's, once the source runs that has one. It belongs to the unit, so
+	// that one that a refused reload started never gets the decisions of another.
+	manager *atomic.Pointer[plugins.Manager]
+	stop    func() // nil: not running
+}
+
+// manager returns OPA's manager of the policy that decides, nil without one.
+func (a *App) manager() *plugins.Manager {
+	if g := a.current.Load(); g != nil {
+		return g.policy.manager.Load()
+	}
+	return nil
 }
 
 // entrypoints lists every rule that a route of the configuration asks.
@@ -50,13 +64,14 @@ func (a *App) buildPolicy(cfg *config.Config) (*policyUnit, error) {
 	if err := e.Require(entrypoints(cfg)...); err != nil {
 		return nil, err
 	}
+	manager := &atomic.Pointer[plugins.Manager]{}
 	source, err := bundles.New(cfg.Policy.Sources, bundles.Deps{
-		Engine: e, Logger: a.logger, Meter: a.telemetry.Meter, OnManager: a.opaLog.manager.Store,
+		Engine: e, Logger: a.logger, Meter: a.telemetry.Meter, OnManager: manager.Store,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &policyUnit{cfg: cfg.Policy, engine: e, source: source}, nil
+	return &policyUnit{cfg: cfg.Policy, engine: e, source: source, manager: manager}, nil
 }
 
 // load brings in policies that need no running source.

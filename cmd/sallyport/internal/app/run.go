@@ -79,7 +79,10 @@ func (a *App) drain(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Timeout)
 	defer cancel()
-	return a.front.Shutdown(ctx)
+	if err := a.front.Shutdown(ctx); err != nil {
+		return fmt.Errorf("requests or tunnels under way were cut after shutdown.timeout, %v: %w", limits.Timeout, err)
+	}
+	return nil
 }
 
 // targets are the files that are watched now, each group with its owner.

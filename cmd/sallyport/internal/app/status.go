@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,6 +163,13 @@ func (a *App) warn(ctx context.Context, cfg *config.Config) {
 	for name, x := range cfg.Authenticators {
 		if x.JWT != nil && x.JWT.InsecureHTTP {
 			say("authenticators."+name+".jwt.insecure_http", "whoever controls the network can sign in as anybody")
+		}
+	}
+	for i, l := range cfg.Listeners {
+		for _, t := range l.TrustedProxies {
+			if strings.HasSuffix(t, "/0") {
+				say(fmt.Sprintf("listeners[%d].trusted_proxies", i), "every client says who it is and where it came from")
+			}
 		}
 	}
 	for name, u := range cfg.Upstreams {

@@ -117,6 +117,18 @@ func TestMistakesAcrossSections(t *testing.T) {
 	}
 }
 
+// TestUnreadableFileIsOneProblem: nothing is said of values that nobody could read.
+func TestUnreadableFileIsOneProblem(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                            "the file is empty",
+		"version: v1\nlisteners: [\n": "not valid YAML",
+	} {
+		if _, err := config.Parse("c.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: got %v, want %s alone", text, err, want)
+		}
+	}
+}
+
 // TestDocumentation decodes every piece of configuration in the documentation:
 // whole files must be valid, pieces must have no key that is not known.
 func TestDocumentation(t *testing.T) {

@@ -83,10 +83,12 @@ func Decode(file string, data []byte, env func(string) (string, bool), out any, 
 	var root yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(&root); err != nil {
+		problem := d.syntax(err)
 		if errors.Is(err, io.EOF) {
-			return d, &Problem{File: file, Text: "the file is empty"}
+			problem = &Problem{File: file, Text: "the file is empty"}
 		}
-		return d, d.syntax(err)
+		d.errs = append(d.errs, problem) // all of it is broken, whatever key one asks for
+		return d, problem
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		d.problem("", 0, "holds more than one YAML document; one configuration is one document")
@@ -133,7 +135,7 @@ func parent(key string) string {
 
 var syntaxLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
-func (d *Document) syntax(err error) error {
+func (d *Document) syntax(err error) *Problem {
 	text, line := err.Error(), 0
 	if m := syntaxLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])

@@ -1,0 +1,17 @@
+# The benchmark against real peers. Included by the Makefile. Its results are in
+# bench/results; the machine should do nothing else meanwhile.
+
+.PHONY: bench bench-quick bench-deps
+
+bench-deps: ## what the benchmark needs beside Go: wrk, nginx, HAProxy
+	.ci/bench-deps
+
+$(TOOLS)/bench: $(shell find bench -name '*.go' -o -name '*.lua' 2>/dev/null) go.mod
+	mkdir -p $(TOOLS)
+	$(GO) build -trimpath -o $@ ./bench
+
+bench: bench-deps $(TOOLS)/bench ## this gateway and its peers, 9 rounds, 8 minutes or more on a busy machine
+	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench $(BENCH_FLAGS)
+
+bench-quick: bench-deps $(TOOLS)/bench ## the same in under 5 minutes, with wider ranges
+	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench -rounds 5 -retries 0 -length 3s -warm 1s $(BENCH_FLAGS)
