@@ -2,6 +2,8 @@ package decisionlog
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
