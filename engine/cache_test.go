@@ -325,6 +325,29 @@ func TestEntrypointsAreKeptApart(t *testing.T) {
 	}
 }
 
+// What one entrypoint reads of an identity is not what another one reads of it.
+func TestEntrypointsReadIdentitiesEachTheirOwnWay(t *testing.T) {
+	e := cached(t, newClock(), nil)
+	if err := e.Require("gateway/other"); err != nil {
+		t.Fatal(err)
+	}
+	activate(t, e, revision(t, "one", `{}`, "package gateway\n\ndecision := {\"allow\": true, \"reason\": input.identity.claims.a}\n\n"+
+		"other := {\"allow\": true, \"reason\": input.identity.claims.b}"))
+	for _, b := range []string{"b1", "b2"} {
+		in := order()
+		in.Identity = &authz.Identity{Subject: "alice", Claims: map[string]any{"a": "a", "b": b}}
+		for _, entrypoint := range []string{"", "gateway/other", ""} {
+			want := "a"
+			if in.Route.Entrypoint = entrypoint; entrypoint != "" {
+				want = b
+			}
+			if d := decide(t, e, in); d.Reason != want {
+				t.Errorf("%q of a and %s: %q", entrypoint, b, d.Reason)
+			}
+		}
+	}
+}
+
 // Two activations with one id are two policies.
 func TestActivationBeginsAnew(t *testing.T) {
 	e := cached(t, newClock(), nil)
