@@ -443,6 +443,24 @@ func TestBrokenIdentityIsNotInTheCache(t *testing.T) {
 	}
 }
 
+// The end of the headers is told from what comes after them: without it these two
+// would write the same bytes.
+func TestHeadersEnd(t *testing.T) {
+	w := newTwins(t)
+	w.activate(t, "one", `{}`, policyText(`decision := {"allow": true, "reason": json.marshal([[x | x := input.request.headers["x-a"]], `+
+		`[x | x := input.request.content_type], [x | x := input.source.ip]])}`))
+	a, b := order(), order()
+	a.Request.Headers, a.Request.ContentType, a.Source.IP = []authz.Header{{Name: "x-a", Value: "\x02"}}, "", ""
+	b.Request.Headers, b.Request.ContentType, b.Source.IP = nil, "\x01", "\x00\x00"
+	for range 2 {
+		w.ask(t, a)
+		w.ask(t, b)
+	}
+	if w.hits != 2 {
+		t.Errorf("%d hits", w.hits)
+	}
+}
+
 // FuzzCache moves text between neighbouring parts of a key.
 func FuzzCache(f *testing.F) {
 	f.Add("GET", "/a", "t", "x", "GET/", "a", "tx", "")
