@@ -273,6 +273,24 @@ func TestNoEntryForAnExpiredToken(t *testing.T) {
 	}
 }
 
+// What a token left in the cache goes with it, also for those that are good for
+// longer.
+func TestEntryGoesWithTheTokenThatMadeIt(t *testing.T) {
+	c := newClock()
+	e := cached(t, c, nil)
+	activate(t, e, revision(t, "one", `{}`, tenants))
+	long, short := order(), order()
+	long.Identity.ExpiresAt, short.Identity.ExpiresAt = c.Now().Add(time.Minute), c.Now().Add(time.Second)
+	decide(t, e, short)
+	if !decide(t, e, long).Cached {
+		t.Error("the same to the policy, but not found")
+	}
+	c.advance(time.Second)
+	if decide(t, e, long).Cached {
+		t.Error("an entry outlived the token that made it")
+	}
+}
+
 func TestWhatIsNeverKept(t *testing.T) {
 	for name, policy := range map[string]string{
 		"undefined":          `decision := true if input.request.path == ""`,
