@@ -4,6 +4,7 @@ package engine_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/engine"
 	"github.com/sallyport/sallyport/engine/authz"
@@ -33,7 +34,7 @@ func TestDecideAllocations(t *testing.T) {
 		{"method", "package gateway\n\ndefault decision := false\n\ndecision if input.request.method == \"GET\"", 62},
 		{"roles", rbac, 150},
 	} {
-		e := active(t, roleList, tc.policy)
+		e := uncached(t, roleList, tc.policy)
 		in := order("guest", "reader")
 		decide(t, e, in) // fills the identity's memo
 		got := testing.AllocsPerRun(200, func() {
@@ -48,6 +49,44 @@ func TestDecideAllocations(t *testing.T) {
 	}
 }
 
+func uncached(t testing.TB, data, policy string) *engine.Engine {
+	t.Helper()
+	e := newEngine(t, func(cfg *engine.Config, _ *engine.Deps) { cfg.DecisionCache.Entries = 0 })
+	activate(t, e, revision(t, "one", data, policy))
+	return e
+}
+
+// TestCachedDecisionAllocations pins a hit: the decision, whose id is its own, and
+// the id.
+func TestCachedDecisionAllocations(t *testing.T) {
+	e := cached(t, newClock(), nil)
+	activate(t, e, revision(t, "one", roleList, rbac))
+	in := order("guest", "reader")
+	decide(t, e, in)
+	got := testing.AllocsPerRun(1000, func() {
+		if d, err := e.Decide(t.Context(), in); err != nil || !d.Cached {
+			t.Fatal(d, err)
+		}
+	})
+	if got > 2 {
+		t.Errorf("%v allocations, want at most 2", got)
+	}
+}
+
+func BenchmarkCachedDecision(b *testing.B) {
+	c := newClock()
+	e := newEngine(b, func(_ *engine.Config, deps *engine.Deps) { deps.Now = func() time.Time { return c.now } })
+	activate(b, e, revision(b, "one", roleList, rbac))
+	in := order("guest", "reader")
+	decide(b, e, in)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := e.Decide(b.Context(), in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	for name, policy := range map[string]string{
 		"constant": "package gateway\n\ndecision := true",
@@ -55,7 +94,7 @@ func BenchmarkDecide(b *testing.B) {
 		"roles":    rbac,
 	} {
 		b.Run(name, func(b *testing.B) {
-			e := active(b, roleList, policy)
+			e := uncached(b, roleList, policy)
 			in := order("guest", "reader")
 			b.ReportAllocs()
 			for b.Loop() {

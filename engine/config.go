@@ -22,6 +22,20 @@ type Config struct {
 	DecisionTimeout time.Duration `yaml:"decision_timeout"`
 	// Builtins opens built-in functions that are closed by default.
 	Builtins BuiltinConfig `yaml:"builtins"`
+	// DecisionCache keeps decisions for requests that are the same to the policy.
+	DecisionCache CacheConfig `yaml:"decision_cache"`
+}
+
+// CacheConfig bounds the decision cache. A decision is kept only if it depends on
+// nothing but the input that the policy can read and the active revision, and never
+// longer than the credential is good.
+type CacheConfig struct {
+	// Entries is how many decisions are kept; 0 turns the cache off.
+	Entries int `yaml:"entries"`
+	// MaxBytes is about how much memory they may take.
+	MaxBytes setting.Size `yaml:"max_bytes"`
+	// MaxAge is how long a decision is kept at most.
+	MaxAge time.Duration `yaml:"max_age"`
 }
 
 // BuiltinConfig opens built-in functions that reach outside of the evaluation.
@@ -39,7 +53,10 @@ type BuiltinConfig struct {
 
 // Default returns the configuration of a gateway that says nothing about it.
 func Default() Config {
-	return Config{Entrypoint: "gateway/decision", DecisionTimeout: 50 * time.Millisecond}
+	return Config{
+		Entrypoint: "gateway/decision", DecisionTimeout: 50 * time.Millisecond,
+		DecisionCache: CacheConfig{Entries: 100_000, MaxBytes: 64 << 20, MaxAge: 5 * time.Minute},
+	}
 }
 
 // Validate reports all problems of the configuration.
@@ -51,7 +68,22 @@ func (c *Config) Validate() error {
 	if c.DecisionTimeout <= 0 {
 		problems = append(problems, setting.Problemf("decision_timeout", "must be more than 0"))
 	}
-	problems = append(problems, setting.Under("builtins", c.Builtins.Validate()))
+	problems = append(problems, setting.Under("builtins", c.Builtins.Validate()), setting.Under("decision_cache", c.DecisionCache.Validate()))
+	return errors.Join(problems...)
+}
+
+// Validate reports all problems of the configuration.
+func (c *CacheConfig) Validate() error {
+	var problems []error
+	if c.Entries < 0 {
+		problems = append(problems, setting.Problemf("entries", "must not be negative; 0 turns the cache off"))
+	}
+	if c.Entries > 0 && c.MaxBytes <= 0 {
+		problems = append(problems, setting.Problemf("max_bytes", "must be more than 0"))
+	}
+	if c.Entries > 0 && c.MaxAge <= 0 {
+		problems = append(problems, setting.Problemf("max_age", "must be more than 0"))
+	}
 	return errors.Join(problems...)
 }
 

@@ -24,9 +24,27 @@ func (e *Engine) Decide(ctx context.Context, in *authz.Input) (*authz.Decision, 
 	if err != nil {
 		return nil, err
 	}
+	q := e.ask(snap, ep, in, start)
+	defer e.done(q)
+	d := q.answer()
+	e.metrics.lookup(ctx, q, d)
+	if d == nil {
+		if d, start, err = e.decideAnew(ctx, snap, ep, in, q, start); err != nil {
+			return nil, err
+		}
+	}
+	e.metrics.decision(ctx, d, e.deps.Now().Sub(start))
+	return d, nil
+}
+
+// decideAnew evaluates the policy and lets q keep what may be kept. It returns
+// when the evaluation could begin.
+func (e *Engine) decideAnew(
+	ctx context.Context, snap *snapshot, ep *entrypoint, in *authz.Input, q *question, start time.Time,
+) (*authz.Decision, time.Time, error) {
 	input, err := ep.plan.document(ctx, in)
 	if err != nil {
-		return nil, err
+		return nil, start, err
 	}
 	if ep.body {
 		start = e.deps.Now() // the client's time to send the body is not ours
@@ -34,10 +52,12 @@ func (e *Engine) Decide(ctx context.Context, in *authz.Input) (*authz.Decision, 
 	ev := evaluation{snapshot: snap, entrypoint: ep, input: input, now: start, timeout: e.cfg.DecisionTimeout}
 	d, err := e.decide(ctx, &ev)
 	if err != nil {
-		return nil, err
+		return nil, start, err
 	}
-	e.metrics.decision(ctx, d, e.deps.Now().Sub(start))
-	return d, nil
+	if len(ev.errs) == 0 {
+		e.metrics.evicted(ctx, q.keep(d))
+	}
+	return d, start, nil
 }
 
 // decide evaluates ev and makes a checked decision of its result.

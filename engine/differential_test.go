@@ -202,7 +202,7 @@ func wholeDecision(t *testing.T, query rego.PreparedEvalQuery, in *authz.Input) 
 	}
 }
 
-func inputJSON(t *testing.T, in *authz.Input) []byte {
+func inputJSON(t testing.TB, in *authz.Input) []byte {
 	t.Helper()
 	term, err := engine.InputDocument(t.Context(), in)
 	if err != nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -45,19 +46,31 @@ type field struct {
 	build build
 	// within narrows the member to what is read of it, if it can be.
 	within func(*analysis.Node) build
+	// key is the member's part of a cache key. Without one, what reads the member
+	// is not cached; so it is with a new member until somebody thinks of it.
+	key keyPart
+	// keyWithin is the key of what is read of the member; it returns nil if that
+	// has no key.
+	keyWithin func(*analysis.Node) keyPart
+	// fields are those of a section.
+	fields []field
 }
 
 // planOf returns the plan for what is read; nil reads nothing.
 func planOf(reads *analysis.Node) plan {
-	return members(reads, []field{
-		{name: "version", build: constant(authz.InputVersion)},
-		{name: "request", within: section(requestFields(), nil)},
-		{name: "source", within: section(sourceFields(), nil)},
-		{name: "tls", within: section(tlsFields(), func(in *authz.Input) bool { return in.TLS != nil })},
-		{name: "identity", build: identityPart},
-		{name: "route", within: section(routeFields(), nil)},
-		{name: "gateway", within: section(gatewayFields(), func(in *authz.Input) bool { return in.Gateway != nil })},
-	})
+	return members(reads, inputFields())
+}
+
+func inputFields() []field {
+	return []field{
+		{name: "version", build: constant(authz.InputVersion), key: func(b []byte, _ *authz.Input) []byte { return b }},
+		section("request", requestFields(), nil),
+		section("source", sourceFields(), nil),
+		section("tls", tlsFields(), func(in *authz.Input) bool { return in.TLS != nil }),
+		{name: "identity", build: identityPart, keyWithin: identityKeyPart},
+		section("route", routeFields(), nil),
+		section("gateway", gatewayFields(), func(in *authz.Input) bool { return in.Gateway != nil }),
+	}
 }
 
 // members selects the fields that are read.
@@ -77,16 +90,20 @@ func members(reads *analysis.Node, fields []field) plan {
 	return slices.Clip(p)
 }
 
-// section builds an object of fields, if present says the request has it.
-func section(fields []field, present func(*authz.Input) bool) func(*analysis.Node) build {
-	return func(reads *analysis.Node) build {
-		p := members(reads, fields)
-		return func(d *document) *ast.Term {
-			if present != nil && !present(d.in) {
-				return nil
+// section is an object of fields, if present says the request has it.
+func section(name string, fields []field, present func(*authz.Input) bool) field {
+	return field{
+		name: name, fields: fields,
+		within: func(reads *analysis.Node) build {
+			p := members(reads, fields)
+			return func(d *document) *ast.Term {
+				if present != nil && !present(d.in) {
+					return nil
+				}
+				return p.object(d)
 			}
-			return p.object(d)
-		}
+		},
+		keyWithin: sectionKey(fields, present),
 	}
 }
 
@@ -129,8 +146,12 @@ func constant(s string) build {
 	return func(*document) *ast.Term { return term }
 }
 
-func text(get func(*authz.Input) string) build {
-	return func(d *document) *ast.Term { return textTerm(get(d.in)) }
+func textField(name string, get func(*authz.Input) string) field {
+	return field{
+		name:  name,
+		build: func(d *document) *ast.Term { return textTerm(get(d.in)) },
+		key:   func(b []byte, in *authz.Input) []byte { return appendText(b, get(in)) },
+	}
 }
 
 func textTerm(s string) *ast.Term {
@@ -140,14 +161,18 @@ func textTerm(s string) *ast.Term {
 	return ast.StringTerm(s)
 }
 
-// number leaves out what is below least, which stands for "not known".
-func number(least int64, get func(*authz.Input) int64) build {
-	return func(d *document) *ast.Term {
-		n := get(d.in)
-		if n < least {
-			return nil
-		}
-		return intTerm(n)
+// numberField leaves out what is below least, which stands for "not known".
+func numberField(name string, least int64, get func(*authz.Input) int64) field {
+	return field{
+		name: name,
+		build: func(d *document) *ast.Term {
+			n := get(d.in)
+			if n < least {
+				return nil
+			}
+			return intTerm(n)
+		},
+		key: func(b []byte, in *authz.Input) []byte { return binary.AppendVarint(b, get(in)) },
 	}
 }
 
@@ -155,9 +180,13 @@ func intTerm(n int64) *ast.Term {
 	return ast.NewTerm(ast.Number(formatInt(n)))
 }
 
-// list is present even when empty: a chain of zero proxies is known to be empty.
-func list(get func(*authz.Input) []string) build {
-	return func(d *document) *ast.Term { return listTerm(get(d.in)) }
+// listField is present even when empty: a chain of zero proxies is known to be empty.
+func listField(name string, get func(*authz.Input) []string) field {
+	return field{
+		name:  name,
+		build: func(d *document) *ast.Term { return listTerm(get(d.in)) },
+		key:   func(b []byte, in *authz.Input) []byte { return appendList(b, get(in)) },
+	}
 }
 
 func listTerm(values []string) *ast.Term {
@@ -176,14 +205,18 @@ func knownList(values []string) *ast.Term {
 	return listTerm(values)
 }
 
-func stringMap(get func(*authz.Input) map[string]string) build {
-	return func(d *document) *ast.Term {
-		m := get(d.in)
-		pairs := make([][2]*ast.Term, 0, len(m))
-		for k, v := range m {
-			pairs = append(pairs, [2]*ast.Term{ast.StringTerm(k), ast.StringTerm(v)})
-		}
-		return ast.NewTerm(ast.NewObject(pairs...))
+func mapField(name string, get func(*authz.Input) map[string]string) field {
+	return field{
+		name: name,
+		build: func(d *document) *ast.Term {
+			m := get(d.in)
+			pairs := make([][2]*ast.Term, 0, len(m))
+			for k, v := range m {
+				pairs = append(pairs, [2]*ast.Term{ast.StringTerm(k), ast.StringTerm(v)})
+			}
+			return ast.NewTerm(ast.NewObject(pairs...))
+		},
+		keyWithin: mapKey(get),
 	}
 }
 

@@ -53,7 +53,8 @@ type Engine struct {
 	values    cache.InterQueryValueCache // compiled globs and the like
 	responses cache.InterQueryCache      // what http.send may keep
 
-	current atomic.Pointer[snapshot] // nil: no policy
+	current   atomic.Pointer[snapshot] // nil: no policy
+	questions sync.Pool                // of *question
 
 	mu       sync.Mutex          // one activation at a time
 	required map[string]struct{} // entrypoints every snapshot must have

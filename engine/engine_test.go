@@ -277,7 +277,8 @@ func TestActivateWithinACommit(t *testing.T) {
 
 func TestDecisionsAreCounted(t *testing.T) {
 	reader := metric.NewManualReader()
-	e := newEngine(t, func(_ *engine.Config, deps *engine.Deps) {
+	e := newEngine(t, func(cfg *engine.Config, deps *engine.Deps) {
+		cfg.DecisionCache.Entries = 0
 		deps.Meter = metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")
 	})
 	const policy = `package gateway
@@ -301,6 +302,7 @@ decision if to_number(input.request.method)`
 		"sallyport.decisions outcome=allowed": 2, "sallyport.decisions outcome=denied": 1, "sallyport.decisions fault=type,outcome=fault": 1,
 		"sallyport.decision.duration outcome=allowed": 2, "sallyport.decision.duration outcome=denied": 1, "sallyport.decision.duration fault=type,outcome=fault": 1,
 		"sallyport.policy.builtin_errors ": 2, "sallyport.policy.activations result=activated": 1,
+		"sallyport.decision_cache.lookups result=off": 4,
 	}
 	if diff := cmp.Diff(want, counts(t, reader)); diff != "" {
 		t.Error(diff)

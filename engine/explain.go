@@ -22,8 +22,11 @@ type Explanation struct {
 	Reads []string `json:"reads"`
 	// Nondeterministic are the built-in functions that the entrypoint can call
 	// whose results may differ the next time.
-	Nondeterministic []string        `json:"nondeterministic,omitempty"`
-	Decision         *authz.Decision `json:"-"`
+	Nondeterministic []string `json:"nondeterministic,omitempty"`
+	// Uncached is what keeps the entrypoint's decisions out of the decision cache:
+	// parts of the input and built-in functions.
+	Uncached []string        `json:"uncached,omitempty"`
+	Decision *authz.Decision `json:"-"`
 	// Answer is the decision in the form of the contract, section 4.
 	Answer *DecisionDocument `json:"decision"`
 	// Held are the rules that were true, in order of their place.
@@ -93,7 +96,7 @@ func (e *Engine) Explain(ctx context.Context, in *authz.Input) (*Explanation, er
 	}
 	x := &Explanation{
 		Revision: snap.id, Entrypoint: ep.path, Decision: d, Answer: NewDecisionDocument(d),
-		Reads: ep.reads.Input.Paths(), Nondeterministic: ep.reads.Nondeterministic,
+		Reads: ep.reads.Input.Paths(), Nondeterministic: ep.reads.Nondeterministic, Uncached: ep.key.off,
 		Held: []RuleResult{}, Failed: []RuleFailure{},
 	}
 	if x.Input, err = explainInput(ctx, ep, in); err != nil {

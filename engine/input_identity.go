@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -13,6 +14,7 @@ import (
 type identityTerms struct {
 	term *ast.Term
 	err  error
+	keys atomic.Pointer[[]identityKey]
 }
 
 // identityPart builds the identity whole whatever is read of it, because it is
@@ -21,14 +23,18 @@ func identityPart(d *document) *ast.Term {
 	if d.in.Identity == nil {
 		return nil
 	}
-	memo, ok := d.in.Identity.Memo(func(id *authz.Identity) any { return buildIdentity(id) }).(*identityTerms)
-	if !ok {
-		memo = buildIdentity(d.in.Identity) // somebody else's memo; ours is still right
-	}
+	memo := termsOf(d.in.Identity)
 	if memo.err != nil {
 		return d.fail(memo.err)
 	}
 	return memo.term
+}
+
+func termsOf(id *authz.Identity) *identityTerms {
+	if memo, ok := id.Memo(func(id *authz.Identity) any { return buildIdentity(id) }).(*identityTerms); ok {
+		return memo
+	}
+	return buildIdentity(id) // somebody else's memo; ours is still right
 }
 
 func buildIdentity(id *authz.Identity) *identityTerms {
@@ -89,10 +95,10 @@ func (o *object) term() *ast.Term { return ast.NewTerm(ast.NewObject(o.pairs...)
 
 func tlsFields() []field {
 	return []field{
-		{name: "version", build: text(func(in *authz.Input) string { return in.TLS.Version })},
-		{name: "cipher", build: text(func(in *authz.Input) string { return in.TLS.Cipher })},
-		{name: "server_name", build: text(func(in *authz.Input) string { return in.TLS.ServerName })},
-		{name: "client_certificate", build: certificatePart},
+		textField("version", func(in *authz.Input) string { return in.TLS.Version }),
+		textField("cipher", func(in *authz.Input) string { return in.TLS.Cipher }),
+		textField("server_name", func(in *authz.Input) string { return in.TLS.ServerName }),
+		{name: "client_certificate", build: certificatePart, key: certificateKey},
 	}
 }
 

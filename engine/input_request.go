@@ -15,19 +15,19 @@ func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
 func requestFields() []field {
 	return []field{
-		{name: "id", build: text(func(in *authz.Input) string { return in.Request.ID })},
-		{name: "method", build: text(func(in *authz.Input) string { return in.Request.Method })},
-		{name: "scheme", build: text(func(in *authz.Input) string { return in.Request.Scheme })},
-		{name: "host", build: text(func(in *authz.Input) string { return in.Request.Host })},
-		{name: "port", build: number(1, func(in *authz.Input) int64 { return int64(in.Request.Port) })},
-		{name: "path", build: text(func(in *authz.Input) string { return in.Request.Path })},
-		{name: "segments", build: list(func(in *authz.Input) []string { return in.Request.Segments })},
-		{name: "query", build: queryPart},
-		{name: "raw_query", build: text(func(in *authz.Input) string { return in.Request.RawQuery })},
-		{name: "headers", within: headersPart},
-		{name: "protocol", build: text(func(in *authz.Input) string { return in.Request.Protocol })},
-		{name: "content_length", build: number(0, func(in *authz.Input) int64 { return in.Request.ContentLength })},
-		{name: "content_type", build: text(func(in *authz.Input) string { return in.Request.ContentType })},
+		unkeyed(textField("id", func(in *authz.Input) string { return in.Request.ID })),
+		textField("method", func(in *authz.Input) string { return in.Request.Method }),
+		textField("scheme", func(in *authz.Input) string { return in.Request.Scheme }),
+		textField("host", func(in *authz.Input) string { return in.Request.Host }),
+		numberField("port", 1, func(in *authz.Input) int64 { return int64(in.Request.Port) }),
+		textField("path", func(in *authz.Input) string { return in.Request.Path }),
+		listField("segments", func(in *authz.Input) []string { return in.Request.Segments }),
+		{name: "query", build: queryPart, key: queryKey},
+		textField("raw_query", func(in *authz.Input) string { return in.Request.RawQuery }),
+		{name: "headers", within: headersPart, keyWithin: headersKey},
+		textField("protocol", func(in *authz.Input) string { return in.Request.Protocol }),
+		numberField("content_length", 0, func(in *authz.Input) int64 { return in.Request.ContentLength }),
+		textField("content_type", func(in *authz.Input) string { return in.Request.ContentType }),
 		{name: "body", build: bodyPart(func(b *bodyTerms) *ast.Term { return b.value })},
 		{name: "raw_body", build: bodyPart(func(b *bodyTerms) *ast.Term { return b.raw })},
 		{name: "body_truncated", build: bodyPart(func(b *bodyTerms) *ast.Term { return b.truncated })},
@@ -38,27 +38,27 @@ func requestFields() []field {
 
 func sourceFields() []field {
 	return []field{
-		{name: "ip", build: text(func(in *authz.Input) string { return in.Source.IP })},
-		{name: "port", build: number(1, func(in *authz.Input) int64 { return int64(in.Source.Port) })},
-		{name: "forwarded_for", build: list(func(in *authz.Input) []string { return in.Source.ForwardedFor })},
+		textField("ip", func(in *authz.Input) string { return in.Source.IP }),
+		unkeyed(numberField("port", 1, func(in *authz.Input) int64 { return int64(in.Source.Port) })),
+		listField("forwarded_for", func(in *authz.Input) []string { return in.Source.ForwardedFor }),
 	}
 }
 
 func routeFields() []field {
 	return []field{
-		{name: "name", build: text(func(in *authz.Input) string { return in.Route.Name })},
-		{name: "params", build: stringMap(func(in *authz.Input) map[string]string { return in.Route.Params })},
-		{name: "upstream", build: text(func(in *authz.Input) string { return in.Route.Upstream })},
-		{name: "labels", build: stringMap(func(in *authz.Input) map[string]string { return in.Route.Labels })},
+		textField("name", func(in *authz.Input) string { return in.Route.Name }),
+		mapField("params", func(in *authz.Input) map[string]string { return in.Route.Params }),
+		textField("upstream", func(in *authz.Input) string { return in.Route.Upstream }),
+		mapField("labels", func(in *authz.Input) map[string]string { return in.Route.Labels }),
 	}
 }
 
 func gatewayFields() []field {
 	return []field{
-		{name: "name", build: text(func(in *authz.Input) string { return in.Gateway.Name })},
-		{name: "version", build: text(func(in *authz.Input) string { return in.Gateway.Version })},
-		{name: "listener", build: text(func(in *authz.Input) string { return in.Gateway.Listener })},
-		{name: "labels", build: stringMap(func(in *authz.Input) map[string]string { return in.Gateway.Labels })},
+		textField("name", func(in *authz.Input) string { return in.Gateway.Name }),
+		textField("version", func(in *authz.Input) string { return in.Gateway.Version }),
+		textField("listener", func(in *authz.Input) string { return in.Gateway.Listener }),
+		mapField("labels", func(in *authz.Input) map[string]string { return in.Gateway.Labels }),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/analysis"
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/decisioncache"
 )
 
 // ErrUndefinedEntrypoint says that a revision has no rule that an entrypoint
@@ -41,7 +42,7 @@ type pinner interface {
 	Pin(storage.Transaction) (storage.Transaction, error)
 }
 
-// snapshot is one revision, ready to decide. It never changes.
+// snapshot is one revision, ready to decide. Nothing but its cache ever changes.
 type snapshot struct {
 	id          string
 	bundles     map[string]string
@@ -50,6 +51,7 @@ type snapshot struct {
 	store       storage.Store
 	txn         storage.Transaction // pinned
 	entrypoints map[string]*entrypoint
+	cache       *decisioncache.Cache // nil: off
 }
 
 // entrypoint is one rule to ask, prepared.
@@ -59,6 +61,7 @@ type entrypoint struct {
 	compiled ast.Body
 	reads    *analysis.Report
 	plan     plan
+	key      *keyPlan
 	sets     []string // upstream headers that some answer of it sets
 	body     bool     // can read the request body
 	network  bool     // may wait for the network, so the deadline must reach it
@@ -105,7 +108,7 @@ func (e *Engine) prepare(ctx context.Context, rev Revision) (*snapshot, error) {
 	}
 	snap := &snapshot{
 		id: rev.ID, bundles: maps.Clone(rev.Bundles), since: e.deps.Now(),
-		compiler: rev.Compiler, store: rev.Store, txn: txn,
+		compiler: rev.Compiler, store: rev.Store, txn: txn, cache: e.newCache(),
 	}
 	snap.entrypoints, err = prepareAll(rev.Compiler, e.required)
 	return snap, err
@@ -156,7 +159,7 @@ func prepareEntrypoint(c *ast.Compiler, path string) (*entrypoint, error) {
 	}
 	reads := analysis.Of(c, ref)
 	return &entrypoint{
-		path: path, query: query, compiled: compiled, reads: reads, plan: planOf(reads.Input),
+		path: path, query: query, compiled: compiled, reads: reads, plan: planOf(reads.Input), key: keyPlanOf(path, reads),
 		sets:    headersSet(c, ref),
 		body:    reads.ReadsBody(),
 		network: slices.Contains(reads.Builtins, "http.send") || slices.Contains(reads.Builtins, "net.lookup_ip_addr"),
@@ -202,7 +205,7 @@ func (e *Engine) setRequired(required map[string]struct{}) error {
 		return fmt.Errorf("policy revision %q: %w", snap.id, err)
 	}
 	next := *snap
-	next.entrypoints = prepared
+	next.entrypoints, next.cache = prepared, e.newCache()
 	e.required = required
 	e.current.Store(&next)
 	return nil

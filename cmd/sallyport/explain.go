@@ -129,6 +129,9 @@ func explainedText(e *app.Explained) string {
 
 func policyText(b *strings.Builder, w *engine.Explanation) {
 	fmt.Fprintf(b, "entrypoint: %s, revision %s\n", w.Entrypoint, w.Revision)
+	if len(w.Uncached) > 0 {
+		fmt.Fprintf(b, "not cached: the policy can depend on %s\n", strings.Join(w.Uncached, ", "))
+	}
 	fmt.Fprintf(b, "\ninput, of which the policy can read %s:\n%s\n", strings.Join(w.Reads, ", "), indented(w.Input))
 	answer, err := json.Marshal(w.Answer)
 	if err == nil {

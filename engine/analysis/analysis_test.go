@@ -91,6 +91,7 @@ var cases = []struct {
 	{"clock", `x if time.now_ns() > input.a`, "a", "time.now_ns"},
 	{"network", `x if http.send({"url": input.u, "method": "get"}).status_code == 200`, "u", "http.send"},
 	{"clock by and by", "x if y\n\ny if f\n\nf if uuid.rfc4122(\"a\") == \"b\"", "", "uuid.rfc4122"},
+	{"clock of certificates", `x if { [ok, _] := crypto.x509.parse_and_verify_certificates(input.a); ok }`, "a", "crypto.x509.parse_and_verify_certificates"},
 	{"clock not reached", "x if input.a\n\ny if time.now_ns() > 1", "a", ""},
 }
 

@@ -128,6 +128,7 @@ type Route struct {
 	Upstream   string
 	Labels     map[string]string
 	Entrypoint string // rule to ask, as "gateway/decision"; not part of the input document
+	Uncached   bool   // decide anew for each request; not part of the input document
 }
 
 // Gateway is the gateway that judges.

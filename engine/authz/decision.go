@@ -27,6 +27,7 @@ type Decision struct {
 	Labels   map[string]string // for log and metrics
 	Revision string            // policy revision that decided
 	Bundles  map[string]string // revision of each of its bundles, by name; shared, not to be changed
+	Cached   bool              // taken from the decision cache: all but ID is shared, not to be changed
 
 	// On deny.
 	Status   int               // 0: 403

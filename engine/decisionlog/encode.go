@@ -61,6 +61,9 @@ func (enc *encoder) record(e *Event, r *authz.Record, omitted bool) []byte {
 	w.member("revision", e.Revision)
 	bundles(w, e.Bundles)
 	w.member("entrypoint", e.Entrypoint)
+	if r.Decision != nil && r.Decision.Cached {
+		w.boolean("cached", true)
+	}
 	w.raw("decision", e.Decision)
 	w.raw("input", e.Input)
 	if omitted {

@@ -152,6 +152,17 @@ func member[T any](t *testing.T, doc map[string]any, path ...string) T {
 	return out
 }
 
+func TestRecordSaysWhatWasCached(t *testing.T) {
+	r := record()
+	if line := write(t, nil, r)[0]; strings.Contains(line, `"cached"`) {
+		t.Errorf("evaluated, but recorded as %s", line)
+	}
+	r.Decision.Cached = true
+	if line := write(t, nil, r)[0]; !strings.Contains(line, `"cached":true`) {
+		t.Errorf("cached, but recorded as %s", line)
+	}
+}
+
 func TestRecordWithoutDecision(t *testing.T) {
 	lines := write(t, func(_ *decisionlog.Config, d *decisionlog.Deps) {
 		d.Now = func() time.Time { return time.UnixMilli(0) }

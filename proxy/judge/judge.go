@@ -179,7 +179,7 @@ func (j *Judge) route(a *Arrival, s *shape, v *Verdict) error {
 	in := v.Input
 	in.Route = authz.Route{
 		Name: r.Config.Name, Params: r.Params(s.segments), Upstream: r.Config.Upstream,
-		Labels: r.Config.Labels, Entrypoint: r.Config.Entrypoint,
+		Labels: r.Config.Labels, Entrypoint: r.Config.Entrypoint, Uncached: r.Config.NoDecisionCache,
 	}
 	if !r.Rewrites() {
 		return nil

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/route"
@@ -70,6 +72,48 @@ func TestAllocationsOfAnAllowedRequest(t *testing.T) {
 	}
 	if got := testing.AllocsPerRun(200, func() { j.Judge(ctx, a) }); got > 11 {
 		t.Errorf("%v allocations, want at most 11", got)
+	}
+}
+
+// A decider may give one decision to many requests, so nothing of it is changed,
+// whatever is asked for.
+func TestDecisionsAreNotChanged(t *testing.T) {
+	for name, decision := range map[string]func() *authz.Decision{
+		"allow": func() *authz.Decision {
+			return &authz.Decision{
+				ID: "d", Allow: true, Owned: []string{"x-b", "x-a"}, Labels: map[string]string{"a": "b"},
+				Upstream: authz.UpstreamObligation{SetHeaders: map[string]string{"X-User": "alice", "x-b": "1"}, RemoveHeaders: []string{"Cookie", "accept"}},
+				Response: authz.ResponseObligation{SetHeaders: map[string]string{"X-A": "1"}, RemoveHeaders: []string{"Server"}},
+			}
+		},
+		"deny": func() *authz.Decision {
+			return &authz.Decision{ID: "d", Status: 401, Headers: map[string]string{"X-A": "1"}, Body: []byte(`{"a": 1}`), Challenge: &authz.Challenge{Error: "invalid_token", MaxAge: -1}}
+		},
+		"fault": func() *authz.Decision {
+			return &authz.Decision{ID: "d", Allow: true, Upstream: authz.UpstreamObligation{Name: "nobody"}}
+		},
+	} {
+		given := decision()
+		v := newJudge(t, given).Judge(context.Background(), arrival("GET", "/v1/orders/1", authz.Header{Name: "accept", Value: "*/*"}))
+		if v.Answer != nil {
+			v.Answer.Body = append(v.Answer.Body, "more"...)
+		}
+		if diff := cmp.Diff(decision(), given); diff != "" {
+			t.Errorf("%s: the decision was changed: %s", name, diff)
+		}
+	}
+}
+
+func TestRouteWithoutDecisionCache(t *testing.T) {
+	routes := []route.Config{
+		{Name: "a", Match: route.Match{Path: "/a"}, Authenticate: []string{"a"}, Upstream: "u", NoDecisionCache: true},
+		{Name: "b", Match: route.Match{Path: "/b"}, Authenticate: []string{"a"}, Upstream: "u"},
+	}
+	j := newJudge(t, &authz.Decision{Allow: true}, routes...)
+	for path, want := range map[string]bool{"/a": true, "/b": false} {
+		if v := j.Judge(context.Background(), arrival("GET", path)); v.Input.Route.Uncached != want {
+			t.Errorf("%s: uncached %v", path, v.Input.Route.Uncached)
+		}
 	}
 }
 

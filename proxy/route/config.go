@@ -24,6 +24,8 @@ type Config struct {
 	Rewrite Rewrite `yaml:"rewrite"`
 	// Entrypoint is this route's own rule, as "orders/decision"; empty: policy.entrypoint.
 	Entrypoint string `yaml:"entrypoint"`
+	// NoDecisionCache asks the policy for each request anew, also for what policy.decision_cache has kept.
+	NoDecisionCache bool `yaml:"no_decision_cache"`
 	// Labels appear in input.route.labels and in the decision log.
 	Labels map[string]string `yaml:"labels"`
 	// ForwardCredentials forwards the client's Authorization header to the upstream. By default it ends at the gateway.

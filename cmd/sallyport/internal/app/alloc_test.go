@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -17,8 +18,9 @@ import (
 	"github.com/sallyport/sallyport/proxy/judge"
 )
 
-// orders is an allowed request with a token that has been seen before.
-func orders(t testing.TB, a *App, dir string) func() *judge.Verdict {
+// orders is an allowed request with a token that has been seen before: the same
+// each time, or each time for another order.
+func orders(t testing.TB, a *App, dir string, another bool) func() *judge.Verdict {
 	t.Helper()
 	token, err := os.ReadFile(filepath.Join(dir, "tokens", "reader.jwt"))
 	if err != nil {
@@ -35,26 +37,39 @@ func orders(t testing.TB, a *App, dir string) func() *judge.Verdict {
 		},
 		Peer: netip.MustParseAddrPort("192.0.2.1:4711"), Time: time.Now(),
 	}
+	n := 0
 	return func() *judge.Verdict {
 		r := arrival // a front makes one per request
+		if another {
+			n++
+			r.Target = fmt.Sprint("/v1/orders/", n)
+		}
 		return g.front.Judge().Judge(context.Background(), &r)
 	}
 }
 
 // TestAllowedRequestAllocations pins what the whole way of an allowed request
-// allocates, from its head to what is forwarded: the token is cached, the default
-// policy is evaluated. Lower the bound when it becomes less.
+// allocates, from its head to what is forwarded, with a cached token: when the
+// default policy is evaluated, and when its decision is cached too. Lower a bound
+// when it becomes less.
 func TestAllowedRequestAllocations(t *testing.T) {
-	const most = 1150
 	dir := files(t)
-	judged := orders(t, build(t, dir), dir)
-	if v := judged(); v.Outcome != authz.OutcomeAllowed || v.Forward == nil {
-		t.Fatalf("outcome %s: %v", v.Outcome, v.Err)
-	}
-	if got := testing.AllocsPerRun(200, func() { judged() }); got > most {
-		t.Errorf("%v allocations, pinned at %d", got, most)
-	} else {
-		t.Logf("%v allocations", got)
+	a := build(t, dir)
+	for _, tc := range []struct {
+		name      string
+		evaluated bool
+		most      float64
+	}{{"evaluated", true, 1150}, {"cached", false, 17}} {
+		judged := orders(t, a, dir, tc.evaluated)
+		judged()
+		if v := judged(); v.Outcome != authz.OutcomeAllowed || v.Forward == nil || v.Decision.Cached == tc.evaluated {
+			t.Fatalf("%s: outcome %s: %v, decision %+v", tc.name, v.Outcome, v.Err, v.Decision)
+		}
+		if got := testing.AllocsPerRun(200, func() { judged() }); got > tc.most {
+			t.Errorf("%s: %v allocations, pinned at %v", tc.name, got, tc.most)
+		} else {
+			t.Logf("%s: %v allocations", tc.name, got)
+		}
 	}
 }
 
@@ -68,9 +83,13 @@ func BenchmarkAllowedRequest(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	judged := orders(b, a, dir)
-	b.ReportAllocs()
-	for b.Loop() {
-		judged()
+	for name, evaluated := range map[string]bool{"evaluated": true, "cached": false} {
+		b.Run(name, func(b *testing.B) {
+			judged := orders(b, a, dir, evaluated)
+			b.ReportAllocs()
+			for b.Loop() {
+				judged()
+			}
+		})
 	}
 }
