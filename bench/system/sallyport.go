@@ -28,7 +28,9 @@ upstreams:
   api: {endpoints: ["http://{{.Upstream}}"], idle_timeout: 1h}
 routes:
   - {name: all, match: {path: "/**"}, authenticate: [who], upstream: api}
-policy: {paths: [policy.rego, data.json]}
+policy:
+  paths: [policy.rego, data.json]
+  decision_cache: {entries: {{.Cached}}}
 telemetry: {log: {level: ERROR}}
 `
 
@@ -60,7 +62,7 @@ func sallyportPlain() System {
 	return System{
 		Name: "sallyport-plain", About: "this gateway without authentication, policy constant, metrics on, decision log off",
 		Deviates: plain(),
-		plan:     func(s Site) ([]process.Spec, error) { return sallyport(s, true, sallyportOpen) },
+		plan:     func(s Site) ([]process.Spec, error) { return sallyport(s, true, sallyportOpen, 0) },
 	}
 }
 
@@ -72,18 +74,28 @@ func sallyportJWT() System {
 			work.Subject:   {Status: 200, Why: step},
 			work.Forbidden: {Status: 200, Why: step},
 		},
-		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportOpen) },
+		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportOpen, 0) },
 	}
 }
 
+func sallyportCached() System {
+	return System{
+		Name: "sallyport", About: "this gateway whole: tokens, policy with its decisions cached, decision log to a file, metrics",
+		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportPolicy, 100_000) },
+	}
+}
+
+// sallyportUncached has a cache of one entry: the subject is part of what is
+// asked, and the next request has another one, so that each looks in vain, is
+// decided anew and takes the place of the one before.
 func sallyportUncached() System {
 	return System{
-		Name: "sallyport-uncached", About: "this gateway whole: tokens, policy evaluated for each request, decision log to a file, metrics",
-		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportPolicy) },
+		Name: "sallyport-uncached", About: "this gateway whole, its decision cache always missing",
+		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportPolicy, 1) },
 	}
 }
 
-func sallyport(s Site, anonymous bool, policy string) ([]process.Spec, error) {
+func sallyport(s Site, anonymous bool, policy string, cached int) ([]process.Spec, error) {
 	for name, text := range map[string]string{"policy.rego": policy, "data.json": grants} {
 		if _, err := write(s, name, text, nil); err != nil {
 			return nil, err
@@ -91,6 +103,7 @@ func sallyport(s Site, anonymous bool, policy string) ([]process.Spec, error) {
 	}
 	path, err := write(s, "sallyport.yaml", sallyportConfig, map[string]any{
 		"Address": s.Address, "Admin": s.Admin, "Upstream": s.Upstream, "Anonymous": anonymous,
+		"Cached": cached,
 		"Issuer": work.Issuer, "Audience": work.Audience, "JWKS": s.Work.JWKS,
 	})
 	return []process.Spec{{Name: "sallyport", Path: s.Programs.Sallyport, Args: []string{"serve", "-c", path}, Listens: s.Address}}, err
