@@ -507,3 +507,16 @@ func fuzzed(a, b, c, d string) *authz.Input {
 	}
 	return in
 }
+
+// A member that is empty is not one that is absent, and a claim is part of the key.
+func TestDefinednessIsInTheKey(t *testing.T) {
+	w := newTwins(t)
+	w.activate(t, "one", `{}`, policyText(`decision := {"allow": true, "reason": json.marshal([[x | x := input.route.params.id], [x | x := input.identity.claims.roles]])}`))
+	for _, params := range []map[string]string{nil, {"id": ""}, {"id": "1"}} {
+		for _, claims := range []map[string]any{nil, {}, {"roles": ""}, {"roles": []any{}}, {"roles": []any{"a"}}, {"roles": "a"}} {
+			in := order()
+			in.Route.Params, in.Identity = params, &authz.Identity{Claims: claims}
+			w.ask(t, in)
+		}
+	}
+}
