@@ -26,6 +26,14 @@ else := {"allow": true}`, []string{"x-tenant"}},
 decision := {"allow": true, "upstream": upstream} if input.identity.authenticated
 else := {"allow": true}
 upstream := {"name": "other", "set_headers": {"x-a": "1"}}`, []string{"x-a"}},
+		"handed to a function": {`package gateway
+forwarding(decision, headers) := object.union(decision, {"upstream": {"set_headers": headers}})
+answering(decision, headers) := object.union(decision, {"response": {"set_headers": headers}})
+decision := answering(forwarding({"allow": true}, {"x-tenant": input.identity.claims.tenant}), {"x-frame-options": "DENY"}) if input.identity.authenticated
+else := {"allow": true}`, []string{"x-tenant"}},
+		"united": {`package gateway
+decision := object.union({"allow": true}, {"upstream": {"set_headers": {"x-a": input.identity.subject}}}) if input.identity.authenticated
+else := {"allow": true}`, []string{"x-a"}},
 		"none": {`package gateway
 decision := true`, nil},
 	} {

@@ -160,7 +160,7 @@ func prepareEntrypoint(c *ast.Compiler, path string) (*entrypoint, error) {
 	reads := analysis.Of(c, ref)
 	return &entrypoint{
 		path: path, query: query, compiled: compiled, reads: reads, plan: planOf(reads.Input), key: keyPlanOf(path, reads),
-		sets:    memberNames(member(member(alternatives(c.TypeEnv.GetByRef(ref)), "upstream"), "set_headers")),
+		sets:    headersSet(c, ref),
 		body:    reads.ReadsBody(),
 		network: slices.Contains(reads.Builtins, "http.send") || slices.Contains(reads.Builtins, "net.lookup_ip_addr"),
 	}, nil

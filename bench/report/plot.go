@@ -51,8 +51,8 @@ func (f figure) draw(rows []Row, path string) error {
 	all, part := make(plotter.Values, len(rows)), make(plotter.Values, len(rows))
 	ranges := spread{}
 	for i := range rows {
-		row := rows[len(rows)-1-i] // the first row is at the top
-		names = append(names, row.System)
+		row := rows[len(rows)-1-i]             // the first row is at the top
+		names = append(names, "  "+row.System) // the margin is measured in another font than the reader's
 		s := f.value(row)
 		if all[i] = s.Median; !row.WholeJob {
 			all[i], part[i] = 0, s.Median
