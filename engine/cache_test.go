@@ -298,7 +298,7 @@ func TestWhatIsNeverKept(t *testing.T) {
 		"unknown member":     `decision := {"allow": true, "alow": input.request.path}`,
 		"unsupported":        `decision := {"allow": true, "rate_limit": {"key": input.request.path, "rate": "1/s"}}`,
 		"conflict":           "decision := true if input.request.path\n\ndecision := false if input.request.method",
-		"failing built-in":   `decision := true if not to_number(input.request.path) == 1`,
+		"failing built-in":   "default decision := false\n\ndecision := true if to_number(input.request.path) == 1",
 		"panicking built-in": `decision := true if test.panic(input.request.path)`,
 	} {
 		e := cached(t, newClock(), nil)
@@ -461,12 +461,17 @@ func TestBrokenIdentityIsNotInTheCache(t *testing.T) {
 	}
 }
 
-// The end of the headers is told from what comes after them: without it these two
-// would write the same bytes.
-func TestHeadersEnd(t *testing.T) {
+// Each part of a key, and the headers, are told from what comes after them: without
+// that, these would write the same bytes.
+func TestPartsOfAKeyEnd(t *testing.T) {
 	w := newTwins(t)
 	w.activate(t, "one", `{}`, policyText(`decision := {"allow": true, "reason": json.marshal([[x | x := input.request.headers["x-a"]], `+
 		`[x | x := input.request.content_type], [x | x := input.source.ip]])}`))
+	left, right := order(), order()
+	left.Request.ContentType, left.Source.IP = "ab", "c"
+	right.Request.ContentType, right.Source.IP = "a", "bc"
+	w.ask(t, left)
+	w.ask(t, right)
 	a, b := order(), order()
 	a.Request.Headers, a.Request.ContentType, a.Source.IP = []authz.Header{{Name: "x-a", Value: "\x02"}}, "", ""
 	b.Request.Headers, b.Request.ContentType, b.Source.IP = nil, "\x01", "\x00\x00"
@@ -501,4 +506,17 @@ func fuzzed(a, b, c, d string) *authz.Input {
 		in.Route.Params = map[string]string{d: a, "id": b}
 	}
 	return in
+}
+
+// A member that is empty is not one that is absent, and a claim is part of the key.
+func TestDefinednessIsInTheKey(t *testing.T) {
+	w := newTwins(t)
+	w.activate(t, "one", `{}`, policyText(`decision := {"allow": true, "reason": json.marshal([[x | x := input.route.params.id], [x | x := input.identity.claims.roles]])}`))
+	for _, params := range []map[string]string{nil, {"id": ""}, {"id": "1"}} {
+		for _, claims := range []map[string]any{nil, {}, {"roles": ""}, {"roles": []any{}}, {"roles": []any{"a"}}, {"roles": "a"}} {
+			in := order()
+			in.Route.Params, in.Identity = params, &authz.Identity{Claims: claims}
+			w.ask(t, in)
+		}
+	}
 }
