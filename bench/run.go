@@ -93,9 +93,6 @@ func named(names string) ([]system.System, error) {
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(all, func(s system.System) bool { return s.Name == name })
 		if i < 0 {
-			if why, ok := system.Missing()[name]; ok {
-				return nil, fmt.Errorf("%s cannot be measured: %s", name, why)
-			}
 			return nil, fmt.Errorf("unknown system %q", name)
 		}
 		out = append(out, all[i])
@@ -127,7 +124,7 @@ func (h *harness) prepare(ctx context.Context) (*report.Report, error) {
 	if h.programs, err = program.Build(ctx, h.root, self); err != nil {
 		return nil, err
 	}
-	r := &report.Report{Time: time.Now().UTC().Format(time.RFC3339), Missing: system.Missing()}
+	r := &report.Report{Time: time.Now().UTC().Format(time.RFC3339)}
 	if r.Versions, err = program.Versions(ctx, h.root, h.programs); err != nil {
 		return nil, err
 	}

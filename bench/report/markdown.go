@@ -108,14 +108,12 @@ func answers(findings []system.Finding) string {
 }
 
 func (r *Report) absent(b *strings.Builder) {
-	if len(r.Missing)+len(r.Failed) == 0 {
+	if len(r.Failed) == 0 {
 		return
 	}
 	b.WriteString("\n## What is not there\n\n")
-	for _, part := range []map[string]string{r.Missing, r.Failed} {
-		for _, name := range slices.Sorted(maps.Keys(part)) {
-			fmt.Fprintf(b, "- `%s`: %s\n", name, strings.ReplaceAll(part[name], "\n", " "))
-		}
+	for _, name := range slices.Sorted(maps.Keys(r.Failed)) {
+		fmt.Fprintf(b, "- `%s`: %s\n", name, strings.ReplaceAll(r.Failed[name], "\n", " "))
 	}
 }
 

@@ -43,8 +43,7 @@ type Report struct {
 	Work     Work              `json:"work"`
 	Rows     []Row             `json:"rows"`
 	Ratios   []Ratio           `json:"ratios"`
-	Missing  map[string]string `json:"missing"` // rows that could not be had, and why
-	Failed   map[string]string `json:"failed"`  // rows that should have been there, and why they are not or lack rounds
+	Failed   map[string]string `json:"failed"` // rows that should have been there, and why they are not or lack rounds
 	Commands map[string]string `json:"commands"`
 }
 

@@ -62,11 +62,6 @@ func All() []System {
 	}
 }
 
-// Missing returns the rows that cannot be had, and why.
-func Missing() map[string]string {
-	return nil
-}
-
 // baselineSuffix names the rows of another build of the gateway.
 const baselineSuffix = "-baseline"
 

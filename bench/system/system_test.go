@@ -52,11 +52,6 @@ func TestEverySystemIsPlanned(t *testing.T) {
 		}
 		names[s.Name] = true
 	}
-	for name := range system.Missing() {
-		if names[name] {
-			t.Errorf("%s is measured and missing", name)
-		}
-	}
 }
 
 // answers is a system that does all of the work, but for what change does.
