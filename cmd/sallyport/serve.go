@@ -45,7 +45,7 @@ func serve(ctx context.Context, file string) error {
 		for {
 			select {
 			case <-hangup:
-				_ = a.Reload(ctx) // it logs and keeps its own error
+				a.Hangup(ctx)
 			case <-done:
 				return
 			}

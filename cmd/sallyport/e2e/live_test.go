@@ -233,8 +233,8 @@ func TestTerminationUnderLoad(t *testing.T) {
 	}
 }
 
-// TestHangup reloads by signal what no watcher saw: the file is the same, a
-// variable of the environment is not read again, so only the reload shows.
+// TestHangup reloads by signal although no file changed, and hears of a refusal:
+// the watcher tells of a broken file once, so a second refusal is the signal's.
 func TestHangup(t *testing.T) {
 	s := newSite(t, paths)
 	s.start(t)
@@ -247,6 +247,12 @@ func TestHangup(t *testing.T) {
 	if got := s.header(t, "X-Rev"); got != "0" {
 		t.Errorf("revision %q after the reload, want 0", got)
 	}
+	write(t, s.file("sallyport.yaml"), "{ broken")
+	eventually(t, 5*time.Second, "the watcher's refusal", func() bool { return countRefused(s) == 1 })
+	if err := s.gateway.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, effect, "the signal's refusal", func() bool { return countRefused(s) == 2 })
 }
 
 // TestListenersComeAndGo adds and removes a listener while another serves.

@@ -23,6 +23,13 @@ func (a *App) Reload(ctx context.Context) error {
 	return err
 }
 
+// Hangup reloads for a signal, whose sender reads the log for what came of it.
+func (a *App) Hangup(ctx context.Context) {
+	if err := a.Reload(ctx); err != nil {
+		a.logger.ErrorContext(ctx, "reload refused; the last good state stays", slog.String("target", "configuration"), slog.Any("error", err))
+	}
+}
+
 func (a *App) reload(ctx context.Context) error {
 	old := a.current.Load()
 	// What a refused configuration asked of the policy is not asked any more, and
