@@ -35,6 +35,9 @@ type conn struct {
 	state    atomic.Int32
 
 	reader *wire.Reader
+	read   wire.Deadline
+	write  wire.Deadline
+	idle   time.Time     // since when the connection waits for a request; zero: since now
 	writer *pooledWriter // nil while idle
 	body   wire.Body
 	head   wire.Head
@@ -53,7 +56,10 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn, listener string) *conn {
-	return &conn{s: s, nc: nc, listener: listener, reader: wire.NewReader(nc)}
+	return &conn{
+		s: s, nc: nc, listener: listener, reader: wire.NewReader(nc),
+		read: wire.NewDeadline(nc.SetReadDeadline), write: wire.NewDeadline(nc.SetWriteDeadline),
+	}
 }
 
 // retireIdle moves an idle connection out of use.
@@ -132,10 +138,9 @@ func (c *conn) limits() Limits {
 // another may follow.
 func (c *conn) next(ctx context.Context) bool {
 	limits := c.limits()
-	if !c.reader.HeadBuffered() && c.nc.SetReadDeadline(time.Now().Add(limits.HeaderTimeout)) != nil {
-		return false
-	}
-	raw, err := c.reader.ReadHead(int(limits.MaxHeaderBytes))
+	raw, err := c.reader.ReadHead(int(limits.MaxHeaderBytes), func() error {
+		return c.read.After(time.Now(), limits.HeaderTimeout)
+	})
 	now := time.Now()
 	c.head = wire.Head{}
 	if err == nil {
@@ -144,7 +149,7 @@ func (c *conn) next(ctx context.Context) bool {
 	if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
 		return false // the connection is gone, and nobody is there to answer to
 	}
-	c.writer = acquireWriter(c.nc, limits.RequestTimeout)
+	c.writer = acquireWriter(c, limits.RequestTimeout)
 	defer func() {
 		releaseWriter(c.writer)
 		c.writer = nil
@@ -164,22 +169,24 @@ func (c *conn) await() bool {
 }
 
 func (c *conn) setIdleDeadline() bool {
-	limits := c.limits()
-	return c.nc.SetReadDeadline(time.Now().Add(limits.IdleTimeout)) == nil
+	if c.idle.IsZero() {
+		c.idle = time.Now()
+	}
+	return c.read.After(c.idle, c.limits().IdleTimeout) == nil
 }
 
 // deadlineWriter gives each write its own deadline: a client that takes nothing
 // ends its connection, a slow one does not.
 type deadlineWriter struct {
-	nc      net.Conn
+	c       *conn
 	timeout time.Duration
 }
 
 func (w *deadlineWriter) Write(p []byte) (int, error) {
-	if err := w.nc.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+	if err := w.c.write.After(time.Now(), w.timeout); err != nil {
 		return 0, err
 	}
-	return w.nc.Write(p)
+	return w.c.nc.Write(p)
 }
 
 // pooledWriter is a response buffer; connections hold one only while they
@@ -195,9 +202,9 @@ var writers = sync.Pool{New: func() any {
 	return w
 }}
 
-func acquireWriter(nc net.Conn, timeout time.Duration) *pooledWriter {
+func acquireWriter(c *conn, timeout time.Duration) *pooledWriter {
 	w := writers.Get().(*pooledWriter) //nolint:forcetypeassert // the pool has one type
-	w.to = deadlineWriter{nc, timeout}
+	w.to = deadlineWriter{c, timeout}
 	w.Reset(&w.to)
 	return w
 }

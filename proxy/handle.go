@@ -105,7 +105,7 @@ func (r *request) openBody(a *judge.Arrival) error {
 	if r.head.Length > limit {
 		return authz.ErrBodyTooLarge
 	}
-	if err := r.c.nc.SetReadDeadline(r.start.Add(r.ln.limits.RequestTimeout)); err != nil {
+	if err := r.c.read.After(r.start, r.ln.limits.RequestTimeout); err != nil {
 		return err
 	}
 	r.body = &policyBody{src: &r.c.body, limit: r.snap.bodyCap}
@@ -127,9 +127,7 @@ func (r *request) carryOut(ctx context.Context) {
 		r.answer(a)
 		return
 	}
-	begin := time.Now()
 	if err := r.exchange(ctx); err != nil {
-		r.forward = time.Since(begin)
 		r.fail(err)
 	}
 }
@@ -188,8 +186,7 @@ func (r *request) settleBody() {
 func (r *request) afterResponse() {
 	b := &r.c.body
 	if r.keep && !b.Done() {
-		_ = r.c.nc.SetReadDeadline(time.Now().Add(r.ln.limits.HeaderTimeout))
-		r.keep = b.Discard(maxDrain)
+		r.keep = r.c.read.After(time.Now(), r.ln.limits.HeaderTimeout) == nil && b.Discard(maxDrain)
 	}
 	if !r.keep && (r.refused || !b.Done() || r.c.reader.Buffered() > 0) {
 		r.c.lingerClose()
@@ -227,7 +224,9 @@ func (r *request) finish(ctx context.Context) {
 	m := r.ln.stats.measure(r.verdict.Route, r.verdict.Outcome, r.status)
 	in := r.c.s.metrics
 	in.requests.Add(ctx, 1, m.add...)
-	in.duration.Record(ctx, time.Since(r.start).Seconds(), m.record...)
+	now := time.Now()
+	r.c.idle = now
+	in.duration.Record(ctx, now.Sub(r.start).Seconds(), m.record...)
 	r.endSpan()
 }
 
@@ -253,7 +252,7 @@ func (r *request) exchange(ctx context.Context) error {
 	t := r.snap.upstreams[f.Upstream]
 	begin := time.Now()
 	endSpan := r.startUpstreamSpan(ctx, f)
-	x, err := t.pool.Do(r.outgoing(f), c.begin)
+	x, err := t.pool.Do(r.outgoing(f, begin), c.begin)
 	r.forward = time.Since(begin)
 	if err != nil {
 		c.awaiting.Store(0)
@@ -291,16 +290,16 @@ func (r *request) exchange(ctx context.Context) error {
 // begin makes the exchange visible to the watcher.
 func (c *conn) begin(x *upstream.Exchange) {
 	c.exchange.Store(x)
-	c.awaiting.Store(time.Now().UnixNano())
+	c.awaiting.Store(c.current.out.Now.UnixNano())
 }
 
-func (r *request) outgoing(f *judge.Forward) *upstream.Request {
+func (r *request) outgoing(f *judge.Forward, now time.Time) *upstream.Request {
 	timeout := r.ln.limits.RequestTimeout
 	if f.Timeout > 0 {
 		timeout = f.Timeout
 	}
 	r.out = upstream.Request{
-		Method: r.head.Method, Target: f.Target, Host: f.Host, Headers: f.Headers, Deadline: r.start.Add(timeout),
+		Method: r.head.Method, Target: f.Target, Host: f.Host, Headers: f.Headers, Now: now, Deadline: r.start.Add(timeout),
 	}
 	if f.WebSocket {
 		r.out.Upgrade = "websocket"

@@ -21,12 +21,12 @@ func (r *request) writeAnswer(a *judge.Answer) error {
 	r.c.wrote = true
 	r.statusLine(a.Status)
 	for _, h := range a.Headers {
-		writeField(w, h.Name, h.Value)
+		wire.WriteField(w.Writer, h.Name, h.Value)
 	}
-	writeField(w, "date", httpDate())
+	wire.WriteField(w.Writer, "date", httpDate())
 	r.ownFields()
 	if !bodyless(a.Status) {
-		writeField(w, "content-length", strconv.Itoa(len(a.Body)))
+		wire.WriteField(w.Writer, "content-length", strconv.Itoa(len(a.Body)))
 	}
 	_, _ = w.WriteString("\r\n")
 	if r.head.Method != "HEAD" && !bodyless(a.Status) {
@@ -37,18 +37,18 @@ func (r *request) writeAnswer(a *judge.Answer) error {
 
 func (r *request) statusLine(status int) {
 	w := r.c.writer
-	_, _ = w.WriteString("HTTP/1.1 ")
-	_, _ = w.WriteString(strconv.Itoa(status))
-	_, _ = w.WriteString(" ")
-	_, _ = w.WriteString(http.StatusText(status))
-	_, _ = w.WriteString("\r\n")
+	b := append(w.AvailableBuffer(), "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	_, _ = w.Write(append(b, "\r\n"...))
 }
 
 // ownFields writes what every response carries.
 func (r *request) ownFields() {
-	writeField(r.c.writer, "x-request-id", r.verdictID())
+	wire.WriteField(r.c.writer.Writer, "x-request-id", r.verdictID())
 	if !r.keep {
-		writeField(r.c.writer, "connection", "close")
+		wire.WriteField(r.c.writer.Writer, "connection", "close")
 	}
 }
 
@@ -57,26 +57,6 @@ func (r *request) verdictID() string {
 		return "unknown" // a panic came before there was an id
 	}
 	return r.verdict.Input.Request.ID
-}
-
-// writeField writes a field with its name as clients are used to see it; bufio
-// keeps the first error for Flush.
-func writeField(w *pooledWriter, name, value string) {
-	upper := true
-	if name == "www-authenticate" {
-		name = "WWW-Authenticate" // the one name that is not written like the others
-	}
-	for i := range len(name) {
-		b := name[i]
-		if upper && b >= 'a' && b <= 'z' {
-			b -= 'a' - 'A'
-		}
-		upper = b == '-'
-		_ = w.WriteByte(b)
-	}
-	_, _ = w.WriteString(": ")
-	_, _ = w.WriteString(value)
-	_, _ = w.WriteString("\r\n")
 }
 
 func httpDate() string {
@@ -100,9 +80,9 @@ func (r *request) relay(x *upstream.Exchange) error {
 	r.copyFields(&resp.Header)
 	switch {
 	case length >= 0 && status >= 200 && status != 204:
-		writeField(w, "content-length", strconv.Itoa(length))
+		wire.WriteField(w.Writer, "content-length", strconv.Itoa(length))
 	case body && !raw:
-		writeField(w, "transfer-encoding", "chunked")
+		wire.WriteField(w.Writer, "transfer-encoding", "chunked")
 	}
 	r.ownFields()
 	_, _ = w.WriteString("\r\n")
@@ -135,28 +115,32 @@ func (r *request) copyFields(h *fasthttp.ResponseHeader) {
 	w := r.c.writer
 	rules := &r.verdict.Forward.Response
 	nominated := connectionTokens(h)
+	ruled := len(rules.SetHeaders)+len(rules.RemoveHeaders) > 0
 	dated := false
 	for k, v := range h.All() {
-		name := string(k)
-		if dropField(name) || slices.ContainsFunc(nominated, func(n string) bool { return strings.EqualFold(n, name) }) || replaced(rules, name) {
+		if dropField(k) || len(nominated) > 0 && named(nominated, string(k)) || ruled && replaced(rules, string(k)) {
 			continue
 		}
-		dated = dated || name == "Date"
-		_, _ = w.Write(k)
-		_, _ = w.WriteString(": ")
-		_, _ = w.Write(v)
-		_, _ = w.WriteString("\r\n")
+		dated = dated || string(k) == "Date"
+		b := append(w.AvailableBuffer(), k...)
+		b = append(b, ": "...)
+		b = append(b, v...)
+		_, _ = w.Write(append(b, "\r\n"...))
 	}
 	for name, value := range rules.SetHeaders {
-		writeField(w, strings.ToLower(name), value)
+		wire.WriteField(w.Writer, strings.ToLower(name), value)
 	}
 	if !dated {
-		writeField(w, "date", httpDate())
+		wire.WriteField(w.Writer, "date", httpDate())
 	}
 }
 
-func dropField(name string) bool {
-	switch name {
+func named(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+func dropField(name []byte) bool {
+	switch string(name) {
 	case "Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 		"Proxy-Authenticate", "Proxy-Authorization", "Content-Length", "Server", "X-Request-Id":
 		return true
@@ -166,7 +150,7 @@ func dropField(name string) bool {
 			return true // fasthttp lets names with spaces through
 		}
 	}
-	return name == ""
+	return len(name) == 0
 }
 
 func connectionTokens(h *fasthttp.ResponseHeader) []string {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/upstream"
+	"github.com/sallyport/sallyport/proxy/wire"
 )
 
 // tunnel carries a WebSocket: the upstream's 101 and then bytes both ways until
@@ -16,9 +17,9 @@ func (r *request) tunnel(x *upstream.Exchange) {
 	server, buffered := x.Tunnel()
 	r.statusLine(101)
 	r.copyFields(&x.Response.Header)
-	writeField(c.writer, "connection", "Upgrade")
-	writeField(c.writer, "upgrade", "websocket")
-	writeField(c.writer, "x-request-id", r.verdictID())
+	wire.WriteField(c.writer.Writer, "connection", "Upgrade")
+	wire.WriteField(c.writer.Writer, "upgrade", "websocket")
+	wire.WriteField(c.writer.Writer, "x-request-id", r.verdictID())
 	_, _ = c.writer.WriteString("\r\n")
 	c.wrote = true
 	if c.writer.Flush() != nil || c.nc.SetDeadline(time.Time{}) != nil {

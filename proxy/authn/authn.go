@@ -40,12 +40,23 @@ type Request struct {
 	// Authorization is the value of the one Authorization header; empty when
 	// there was none. The front has refused requests with two.
 	Authorization string
-	// Header returns the value of a header by lower-case name, empty if absent.
-	Header func(name string) string
+	// Headers are those that the sender may send, with lower-case names.
+	Headers []authz.Header
 	// TLS is the state of the client's connection, nil without TLS.
 	TLS *tls.ConnectionState
 	// Now is the time to judge expiry by.
 	Now time.Time
+}
+
+// Header returns the value of the first header of a lower-case name, empty if
+// there is none.
+func (r *Request) Header(name string) string {
+	for i := range r.Headers {
+		if r.Headers[i].Name == name {
+			return r.Headers[i].Value
+		}
+	}
+	return ""
 }
 
 // Authenticator is one mechanism with one configuration.

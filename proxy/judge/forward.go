@@ -21,12 +21,13 @@ type Forward struct {
 	Response  authz.ResponseObligation
 }
 
-// forward builds what is sent, but for what the decision changes.
+// forward builds what is sent, but for what the decision changes. Headers of f is
+// empty and has room.
 func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, trusted bool) {
 	r, in := v.Route, v.Input
 	*f = Forward{
 		Upstream: r.Config.Upstream, Host: s.hostport, Target: in.Request.Path, Timeout: r.Config.Timeout, WebSocket: a.webSocket(),
-		Headers: make([]authz.Header, 0, len(a.Headers)+8),
+		Headers: f.Headers,
 	}
 	if s.query != "" {
 		f.Target += "?" + s.query

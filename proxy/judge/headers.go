@@ -154,9 +154,15 @@ func (a *Arrival) nominated() []string {
 	return out
 }
 
-// visible selects the headers that the policy may read.
-func (j *Judge) visible(a *Arrival, asked []string) []authz.Header {
-	out := make([]authz.Header, 0, len(a.Headers))
+// added is how many headers forwarding adds, and room for what a policy sets.
+const added = 8
+
+// visible selects the headers that the policy may read. Behind them is room for
+// those that are forwarded, so that one allocation serves both.
+func (j *Judge) visible(a *Arrival, asked []string) (visible, room []authz.Header) {
+	n := len(a.Headers)
+	all := make([]authz.Header, 2*n+added)
+	out := all[:0:n]
 	for i := range a.Headers {
 		h := a.Headers[i]
 		switch j.classes.of(h.Name) {
@@ -170,7 +176,7 @@ func (j *Judge) visible(a *Arrival, asked []string) []authz.Header {
 		}
 		out = append(out, h)
 	}
-	return out
+	return out, all[n:n]
 }
 
 func containsFold(names []string, name string) bool {

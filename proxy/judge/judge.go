@@ -113,6 +113,7 @@ type judged struct {
 	input   authz.Input
 	shape   shape
 	forward Forward
+	who     authn.Request
 }
 
 func newCase(a *Arrival) *judged {
@@ -152,8 +153,8 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	if err := j.route(a, s, v); err != nil {
 		return err
 	}
-	in.Request.Headers = j.visible(a, v.Route.Config.InputHeaders)
-	if err := j.authenticate(ctx, a, v); err != nil {
+	in.Request.Headers, c.forward.Headers = j.visible(a, v.Route.Config.InputHeaders)
+	if err := j.authenticate(ctx, a, c); err != nil {
 		return err
 	}
 	if err := j.decide(ctx, v); err != nil {
@@ -186,7 +187,7 @@ func (j *Judge) route(a *Arrival, s *shape, v *Verdict) error {
 	}
 	in.Request.Path = r.Rewrite(s.path)
 	var err error
-	in.Request.Segments, err = checkPath(in.Request.Path, a.Listener.PathParameters)
+	in.Request.Segments, err = checkPath(in.Request.Path, a.Listener.PathParameters, nil)
 	return err
 }
 
@@ -196,12 +197,12 @@ type methodError struct{ allowed string }
 func (e *methodError) Error() string { return "routed methods are " + e.allowed }
 func (e *methodError) Unwrap() error { return problem.ErrMethod }
 
-func (j *Judge) authenticate(ctx context.Context, a *Arrival, v *Verdict) error {
+func (j *Judge) authenticate(ctx context.Context, a *Arrival, c *judged) error {
+	v := &c.Verdict
 	start := j.cfg.Now()
 	ctx, end := j.span(ctx, "authenticate")
-	id, err := j.cfg.Chains[v.Route.Index].Authenticate(ctx, &authn.Request{
-		Authorization: a.header("authorization"), Header: a.header, TLS: a.TLS, Now: start,
-	})
+	c.who = authn.Request{Authorization: a.header("authorization"), Headers: a.Headers, TLS: a.TLS, Now: start}
+	id, err := j.cfg.Chains[v.Route.Index].Authenticate(ctx, &c.who)
 	v.Authenticate = j.cfg.Now().Sub(start)
 	end(err)
 	if err == nil && id == nil {

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -188,10 +190,10 @@ func TestPathParametersByOption(t *testing.T) {
 		{"/a;x=%2f", false},
 	}
 	for _, tc := range tests {
-		if _, err := checkPath(tc.path, true); (err == nil) != tc.ok {
+		if _, err := checkPath(tc.path, true, nil); (err == nil) != tc.ok {
 			t.Errorf("%s with parameters: %v", tc.path, err)
 		}
-		if _, err := checkPath(tc.path, false); err == nil {
+		if _, err := checkPath(tc.path, false, nil); err == nil {
 			t.Errorf("%s without parameters is accepted", tc.path)
 		}
 	}
@@ -207,7 +209,7 @@ func FuzzPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
-		segments, err := checkPath(p, false)
+		segments, err := checkPath(p, false, nil)
 		if err != nil {
 			return
 		}
@@ -268,7 +270,7 @@ func TestPathSeeds(t *testing.T) {
 		"": false, "a": false, "/.": false, "/..": false, "//": false, "/a//": false, "/%2e": false, "/%2F": false, "/%5C": false,
 		"/%00": false, "/%1f": false, "/%252e": false, "/%25%32%65": false, "/%c0%ae": false, "/%61": false, "/%": false, "/a b": false,
 	} {
-		if _, err := checkPath(p, false); (err == nil) != want {
+		if _, err := checkPath(p, false, nil); (err == nil) != want {
 			t.Errorf("%q: %v, want accepted %v", p, err, want)
 		}
 	}
@@ -368,6 +370,32 @@ func TestSPIFFEIDIsOnlyThatOfAnSVID(t *testing.T) {
 		v := newJudge(t, &authz.Decision{Allow: true}).Judge(context.Background(), a)
 		if got := v.Input.TLS.ClientCertificate.SPIFFEID; got != tc.want {
 			t.Errorf("%s: SPIFFE ID %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+// Words of a value are looked at at once: whatever byte is bad, wherever it
+// stands, it is found, and nothing else is.
+func TestValuesAreCheckedByteByByte(t *testing.T) {
+	naive := func(s string) bool {
+		for i := range len(s) {
+			if c := s[i]; c < 0x20 && c != '\t' || c == 0x7f {
+				return false
+			}
+		}
+		return utf8.ValidString(s)
+	}
+	for size := range 18 {
+		for at := range size {
+			for c := range 256 {
+				for _, fill := range []byte{'a', ' ', '~', '\t', 0x1f, 0x80} {
+					value := bytes.Repeat([]byte{fill}, size)
+					value[at] = byte(c)
+					if got, want := checkValue(string(value)) == nil, naive(string(value)); got != want {
+						t.Fatalf("%q is taken: %v, want %v", value, got, want)
+					}
+				}
+			}
 		}
 	}
 }

@@ -23,12 +23,13 @@ var isPathByte = func() (t [256]bool) {
 // percent-decoded. The very string is judged and forwarded, so everything that
 // some server cleans, decodes twice or cuts is refused: empty and dot segments,
 // backslashes, escaped separators, dots, letters and digits, escapes of
-// escapes, control characters, and ";" unless params is set.
-func checkPath(path string, params bool) ([]string, error) {
+// escapes, control characters, and ";" unless params is set. The segments are in
+// room if they fit.
+func checkPath(path string, params bool, room []string) ([]string, error) {
 	if path == "" || path[0] != '/' {
 		return nil, fmt.Errorf("path does not begin with /: %w", problem.ErrAmbiguous)
 	}
-	segments := make([]string, 0, strings.Count(path, "/"))
+	segments := room[:0]
 	for rest := path[1:]; ; {
 		raw, after, more := strings.Cut(rest, "/")
 		s, err := checkSegment(raw, params)

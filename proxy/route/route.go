@@ -118,19 +118,19 @@ func (t *Table) NamesMethod(method string) bool { return t.extra[method] }
 
 // Match returns the first route in file order that takes q, or nil.
 func (t *Table) Match(q *Query) *Route {
-	s := search{q: q, best: math.MaxInt}
-	s.walk(t.exact[q.Host], q.Segments)
+	s := search{best: math.MaxInt}
+	s.walk(q, t.exact[q.Host], q.Segments)
 	if len(t.suffix) > 0 {
 		for rest := q.Host; ; {
 			_, after, ok := strings.Cut(rest, ".")
 			if !ok {
 				break
 			}
-			s.walk(t.suffix[after], q.Segments)
+			s.walk(q, t.suffix[after], q.Segments)
 			rest = after
 		}
 	}
-	s.walk(t.any, q.Segments)
+	s.walk(q, t.any, q.Segments)
 	return s.found
 }
 
@@ -235,34 +235,34 @@ func (n *node) child(s segment) *node {
 }
 
 // search keeps the earliest route found so far and leaves out every part of the
-// trie that can only hold later ones.
+// trie that can only hold later ones. It does not hold the query, which then need
+// not be allocated.
 type search struct {
-	q     *Query
 	best  int
 	found *Route
 }
 
-func (s *search) walk(n *node, segments []string) {
+func (s *search) walk(q *Query, n *node, segments []string) {
 	if n == nil || n.first >= s.best {
 		return
 	}
-	s.take(n.rests)
+	s.take(q, n.rests)
 	if len(segments) == 0 {
-		s.take(n.ends)
+		s.take(q, n.ends)
 		return
 	}
-	s.walk(n.children[segments[0]], segments[1:])
+	s.walk(q, n.children[segments[0]], segments[1:])
 	if segments[0] != "" {
-		s.walk(n.wild, segments[1:])
+		s.walk(q, n.wild, segments[1:])
 	}
 }
 
-func (s *search) take(routes []*Route) {
+func (s *search) take(q *Query, routes []*Route) {
 	for _, r := range routes {
 		if r.Index >= s.best {
 			return
 		}
-		if r.matchesMethod(s.q.Method) && r.matchesHeaders(s.q.Headers) {
+		if r.matchesMethod(q.Method) && r.matchesHeaders(q.Headers) {
 			s.best, s.found = r.Index, r
 			return
 		}

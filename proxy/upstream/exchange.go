@@ -26,6 +26,7 @@ type Request struct {
 	Body                 io.Reader // nil: none
 	Length               int64     // of Body; wire.Unknown: sent in chunks
 	Upgrade              string    // protocol to ask for, "" for none
+	Now                  time.Time // when Do is called; zero: not known
 	Deadline             time.Time // until the response begins
 }
 
@@ -71,14 +72,19 @@ var errNotSent = errors.New("not connected")
 // is called with the exchange before anything is sent; Cut may be called on it
 // from then on.
 func (p *Pool) Do(r *Request, start func(*Exchange)) (*Exchange, error) {
+	if r.Now.IsZero() {
+		r.Now = time.Now()
+	}
 	e := p.choose(nil)
 	x, err := p.try(e, r, start)
 	switch {
 	case errors.Is(err, errStale) && r.repeatable():
 		// What is idle is as old as what has just failed.
 		e.client.CloseIdleConnections()
+		r.Now = time.Now()
 		x, err = p.try(e, r, start)
 	case errors.Is(err, errNotSent) && len(p.endpoints) > 1:
+		r.Now = time.Now()
 		x, err = p.try(p.choose(e), r, start)
 	}
 	if err != nil {
@@ -107,7 +113,7 @@ func (p *Pool) try(e *endpoint, r *Request, start func(*Exchange)) (*Exchange, e
 // open takes a connection from the pool or dials one. A kept one is looked at
 // first when the request could not be repeated.
 func (p *Pool) open(e *endpoint, r *Request) (*Exchange, error) {
-	wait := time.Until(r.Deadline)
+	wait := r.Deadline.Sub(r.Now)
 	if wait <= 0 {
 		return nil, problem.ErrUpstreamTimeout
 	}
@@ -140,27 +146,20 @@ func (p *Pool) open(e *endpoint, r *Request) (*Exchange, error) {
 }
 
 func (x *Exchange) roundTrip(r *Request) error {
-	deadline := r.Deadline
-	if err := x.conn.SetDeadline(deadline); err != nil {
+	again, err := x.limitSending(r)
+	if err != nil {
 		return x.broken(err)
 	}
 	w := x.endpoint.client.AcquireWriter(x.conn)
-	err := send(w, r)
+	err = send(w, r)
 	x.endpoint.client.ReleaseWriter(w)
 	var cp *wire.CopyError
 	if errors.As(err, &cp) && cp.Reading {
 		return cp.Err
 	}
 	sendErr := err
-	limit := time.Now().Add(x.timeout)
-	if sendErr != nil {
-		// The server may have answered before it stopped reading.
-		limit = time.Now().Add(100 * time.Millisecond)
-	}
-	if limit.Before(deadline) {
-		if err := x.conn.SetReadDeadline(limit); err != nil {
-			return x.broken(err)
-		}
+	if err := x.limitReceiving(r, again, sendErr); err != nil {
+		return x.broken(err)
 	}
 	if err := x.receive(r); err != nil {
 		if sendErr != nil {
@@ -169,6 +168,36 @@ func (x *Exchange) roundTrip(r *Request) error {
 		return x.broken(err)
 	}
 	return nil
+}
+
+// limitSending sets the deadline for sending r. A request without body is sent at
+// once, so that the response is limited with it and the result is false: there is
+// no second limit to set.
+func (x *Exchange) limitSending(r *Request) (again bool, err error) {
+	whole := r.Deadline.Sub(r.Now)
+	if r.Body == nil {
+		return false, x.conn.limit.After(r.Now, min(whole, x.timeout))
+	}
+	x.conn.limit.Forget() // the deadlines of reading and writing part
+	return true, x.conn.SetDeadline(r.Deadline)
+}
+
+// limitReceiving sets the deadline for the head of the response.
+func (x *Exchange) limitReceiving(r *Request, again bool, sendErr error) error {
+	timeout := x.timeout
+	if sendErr != nil {
+		// The server may have answered before it stopped reading.
+		again, timeout = true, 100*time.Millisecond
+	}
+	if !again {
+		return nil
+	}
+	x.conn.limit.Forget()
+	limit := time.Now().Add(timeout)
+	if limit.After(r.Deadline) {
+		return nil
+	}
+	return x.conn.SetReadDeadline(limit)
 }
 
 // broken classifies an error on the connection.
@@ -216,6 +245,7 @@ func (x *Exchange) Buffered() int { return x.reader.Buffered() }
 // an error, never EOF.
 func (x *Exchange) Read(p []byte) (int, error) {
 	if !x.patient && x.reader.Buffered() == 0 {
+		x.conn.limit.Forget()
 		if err := x.conn.SetReadDeadline(time.Now().Add(x.timeout)); err != nil {
 			return 0, err
 		}
@@ -234,6 +264,7 @@ const closeDelimited = -2
 // Patient lifts the timeout between parts of the response, for event streams.
 func (x *Exchange) Patient() {
 	x.patient = true
+	x.conn.limit.Forget()
 	_ = x.conn.SetDeadline(time.Time{})
 }
 
@@ -293,10 +324,7 @@ func writeHead(w *bufio.Writer, r *Request) {
 		_, _ = w.WriteString(s)
 	}
 	for i := range r.Headers {
-		writeName(w, r.Headers[i].Name)
-		_, _ = w.WriteString(": ")
-		_, _ = w.WriteString(r.Headers[i].Value)
-		_, _ = w.WriteString("\r\n")
+		wire.WriteField(w, r.Headers[i].Name, r.Headers[i].Value)
 	}
 	switch {
 	case r.Upgrade != "":
@@ -316,17 +344,4 @@ func writeHead(w *bufio.Writer, r *Request) {
 // section 8.6).
 func needsLength(method string) bool {
 	return method == "POST" || method == "PUT" || method == "PATCH"
-}
-
-// writeName writes a name as servers are used to see it: X-Request-Id.
-func writeName(w *bufio.Writer, name string) {
-	upper := true
-	for i := range len(name) {
-		c := name[i]
-		if upper && c >= 'a' && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		upper = c == '-'
-		_ = w.WriteByte(c)
-	}
 }

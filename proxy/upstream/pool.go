@@ -21,6 +21,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/sallyport/sallyport/proxy/problem"
+	"github.com/sallyport/sallyport/proxy/wire"
 )
 
 // Pool is one upstream. It is safe for concurrent use.
@@ -99,21 +100,22 @@ func (e *endpoint) dial(timeout time.Duration) (net.Conn, error) {
 		return nil, err
 	}
 	if e.tls == nil {
-		return &conn{Conn: raw, raw: raw}, nil
+		return &conn{Conn: raw, raw: raw, limit: wire.NewDeadline(raw.SetDeadline)}, nil
 	}
 	secure := tls.Client(raw, e.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	return &tlsConn{conn{Conn: secure, raw: raw}}, nil
+	return &tlsConn{conn{Conn: secure, raw: raw, limit: wire.NewDeadline(secure.SetDeadline)}}, nil
 }
 
 // conn remembers that the server closed: a chunked response that ended with
 // the connection is cut, not complete.
 type conn struct {
 	net.Conn
-	raw net.Conn
+	raw   net.Conn
+	limit wire.Deadline // of an exchange
 	// The exchange that has the connection alone reads and writes these.
 	gone  bool // a read failed
 	heard bool // a byte of the response has arrived

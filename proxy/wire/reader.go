@@ -42,12 +42,6 @@ func NewReader(conn net.Conn) *Reader {
 // Buffered is the number of bytes that have arrived and are not yet read.
 func (r *Reader) Buffered() int { return r.w - r.r }
 
-// HeadBuffered reports whether a whole head has arrived, so that reading it
-// cannot block.
-func (r *Reader) HeadBuffered() bool { return bytes.Contains(r.buf[r.r:r.w], headEnd) }
-
-var headEnd = []byte("\r\n\r\n")
-
 // Await blocks until a byte is there.
 func (r *Reader) Await() error {
 	for r.Buffered() == 0 {
@@ -108,13 +102,15 @@ var errBareLF = errors.New("line ends in LF without CR")
 
 // ReadHead returns the next request head, up to and including the empty line.
 // The bytes are valid, and may be changed, until the next call of a method.
-// One empty line before the head is skipped (RFC 9112 section 2.2).
-func (r *Reader) ReadHead(limit int) ([]byte, error) {
+// One empty line before the head is skipped (RFC 9112 section 2.2). Before it
+// waits for what has not arrived yet, it calls wait once, which limits how long
+// that may take altogether.
+func (r *Reader) ReadHead(limit int, wait func() error) ([]byte, error) {
 	if r.Buffered() == 0 {
 		r.r, r.w, r.buf = 0, 0, r.small
 	}
 	line, next := 0, 0 // offsets from r.r: start of the line, start of the search
-	skipped := false
+	skipped, waits := false, false
 	for {
 		rest := r.buf[r.r+next : r.w]
 		i := bytes.IndexByte(rest, '\n')
@@ -122,6 +118,12 @@ func (r *Reader) ReadHead(limit int) ([]byte, error) {
 			next += len(rest)
 			if next > limit {
 				return nil, problem.ErrHeadTooLarge
+			}
+			if !waits {
+				if err := wait(); err != nil {
+					return nil, err
+				}
+				waits = true
 			}
 			if err := r.more(limit); err != nil {
 				return nil, err

@@ -49,7 +49,7 @@ const pair = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" + "GE
 func TestReaderHandsOutEveryByteOnce(t *testing.T) {
 	for name, c := range map[string]*memConn{"at once": conn(pair), "byte by byte": bytewise(pair), "in halves": conn(pair[:30], pair[30:])} {
 		r := NewReader(c)
-		raw, err := r.ReadHead(1 << 10)
+		raw, err := r.ReadHead(1<<10, func() error { return nil })
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -62,13 +62,13 @@ func TestReaderHandsOutEveryByteOnce(t *testing.T) {
 		if got, err := io.ReadAll(&b); string(got) != "abc" || err != nil {
 			t.Fatalf("%s: body %q, %v", name, got, err)
 		}
-		if raw, err = r.ReadHead(1 << 10); err != nil {
+		if raw, err = r.ReadHead(1<<10, func() error { return nil }); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if h, err = ParseHead(raw); err != nil || h.Target != "/b" || h.Headers[0] != (authz.Header{Name: "host", Value: "y"}) {
 			t.Fatalf("%s: %+v, %v", name, h, err)
 		}
-		if _, err := r.ReadHead(1 << 10); !errors.Is(err, io.EOF) {
+		if _, err := r.ReadHead(1<<10, func() error { return nil }); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: %v, want the end", name, err)
 		}
 	}
@@ -79,17 +79,17 @@ func TestHeadLimit(t *testing.T) {
 		head := "GET / HTTP/1.1\r\nA: "
 		head += strings.Repeat("x", size-len(head)-4) + "\r\n\r\n"
 		for _, c := range []*memConn{conn(head), conn(head[:50], head[50:])} {
-			if got, err := NewReader(c).ReadHead(size); err != nil || len(got) != size {
+			if got, err := NewReader(c).ReadHead(size, func() error { return nil }); err != nil || len(got) != size {
 				t.Errorf("%d bytes within the limit: %d, %v", size, len(got), err)
 			}
 		}
-		if _, err := NewReader(conn(head)).ReadHead(size - 1); !errors.Is(err, problem.ErrHeadTooLarge) {
+		if _, err := NewReader(conn(head)).ReadHead(size-1, func() error { return nil }); !errors.Is(err, problem.ErrHeadTooLarge) {
 			t.Errorf("%d bytes over the limit: %v", size, err)
 		}
 	}
 	endless := conn("GET / HTTP/1.1\r\n" + strings.Repeat("x", 1<<20))
 	r := NewReader(endless)
-	if _, err := r.ReadHead(8 << 10); !errors.Is(err, problem.ErrHeadTooLarge) || len(r.buf) > 16<<10 {
+	if _, err := r.ReadHead(8<<10, func() error { return nil }); !errors.Is(err, problem.ErrHeadTooLarge) || len(r.buf) > 16<<10 {
 		t.Errorf("endless line: %v with a buffer of %d", err, len(r.buf))
 	}
 }
@@ -98,7 +98,7 @@ func TestBufferShrinksAfterALongHead(t *testing.T) {
 	long := "GET / HTTP/1.1\r\nA: " + strings.Repeat("x", 20000) + "\r\n\r\n"
 	r := NewReader(conn(long, "GET / HTTP/1.1\r\n\r\n"))
 	for range 2 {
-		if _, err := r.ReadHead(32 << 10); err != nil {
+		if _, err := r.ReadHead(32<<10, func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,7 +190,7 @@ func FuzzMessage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		r := NewReader(conn(raw))
-		head, err := r.ReadHead(4 << 10)
+		head, err := r.ReadHead(4<<10, func() error { return nil })
 		if err != nil {
 			return
 		}

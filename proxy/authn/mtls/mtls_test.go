@@ -98,12 +98,7 @@ func TestConnectionOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaf := certstest.NewCA(t, "CA").Issue(t, "peer", nil).Leaf
-	forwarded := func(name string) string {
-		if name == "x-forwarded-client-cert" {
-			return `Hash=00;URI=spiffe://example.org/admin`
-		}
-		return ""
-	}
+	forwarded := []authz.Header{{Name: "x-forwarded-client-cert", Value: `Hash=00;URI=spiffe://example.org/admin`}}
 	for _, tt := range []struct {
 		name string
 		tls  *tls.ConnectionState
@@ -113,7 +108,7 @@ func TestConnectionOnly(t *testing.T) {
 		{"no certificate", &tls.ConnectionState{}, authn.ErrNotMine},
 		{"not verified", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}, authn.ErrInvalid},
 	} {
-		_, err := a.Authenticate(t.Context(), &authn.Request{TLS: tt.tls, Header: forwarded, Now: time.Now()})
+		_, err := a.Authenticate(t.Context(), &authn.Request{TLS: tt.tls, Headers: forwarded, Now: time.Now()})
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
