@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/app"
-	"github.com/sallyport/sallyport/cmd/sallyport/internal/memory"
 )
 
 func serveVerb() *cobra.Command {
@@ -33,9 +32,6 @@ func serve(ctx context.Context, file string) error {
 	// Whoever reads the logs may end before the gateway does: the decision log counts
 	// what it cannot write, and requests go on.
 	signal.Ignore(syscall.SIGPIPE)
-	if err := memory.Govern(ctx); err != nil {
-		return err
-	}
 	a, err := app.New(ctx, app.Options{ConfigFile: file, Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/exit"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/memory"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/version"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/watch"
 )
@@ -37,6 +38,9 @@ func (a *App) begin(ctx context.Context) (end func(context.Context) error, err e
 	defer a.reloading.Unlock()
 	g := a.current.Load()
 	a.warn(ctx, g.cfg)
+	if err := memory.Govern(ctx); err != nil {
+		a.logger.WarnContext(ctx, "going on without a memory limit", slog.Any("error", err))
+	}
 	if g.sockets, err = a.openListeners(ctx, g.cfg, nil); err != nil {
 		return nil, exit.With(exit.Failed, err)
 	}

@@ -54,7 +54,7 @@ func limit(ctx context.Context) error {
 	if err == nil || errors.Is(err, memlimit.ErrNoCgroup) || errors.Is(err, memlimit.ErrCgroupsNotSupported) {
 		return nil
 	}
-	return fmt.Errorf("read the memory limit of the container (set GOMEMLIMIT to go on without): %w", err)
+	return fmt.Errorf("read the memory limit of the container (set GOMEMLIMIT if there is one): %w", err)
 }
 
 // pacer keeps the floor: after each collection it looks at what is live.
@@ -75,8 +75,8 @@ func (p *pacer) adjust() {
 // floor, or by itself if that is more. It is rounded, because each change stops
 // the world for a moment.
 func percent(live uint64) int {
-	const step = 50
-	live = max(live, 1<<20)
+	const step, least = 50, 8 << 20 // before the first collection nothing is known to be live
+	live = max(live, least)
 	return max(standard, int(Floor*100/live)/step*step)
 }
 
