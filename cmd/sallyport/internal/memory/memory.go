@@ -77,7 +77,7 @@ func (p *pacer) adjust() {
 func percent(live uint64) int {
 	const step, least = 50, 8 << 20 // before the first collection nothing is known to be live
 	live = max(live, least)
-	return max(standard, int(Floor*100/live)/step*step)
+	return max(standard, int(Floor*100/live)/step*step) //nolint:gosec // G115: at most 800
 }
 
 const liveBytes = "/gc/heap/live:bytes"
