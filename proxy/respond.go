@@ -47,6 +47,11 @@ func (r *request) statusLine(status int) {
 // ownFields writes what every response carries.
 func (r *request) ownFields() {
 	wire.WriteField(r.c.writer.Writer, "x-request-id", r.verdictID())
+	if r.verdict != nil {
+		for _, h := range r.verdict.Response {
+			wire.WriteField(r.c.writer.Writer, h.Name, h.Value)
+		}
+	}
 	if !r.keep {
 		wire.WriteField(r.c.writer.Writer, "connection", "close")
 	}

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -21,6 +22,13 @@ type Parts struct {
 	Decider judge.Decider
 	// Chain makes the chain of a route's authenticators, in order. It is called once per distinct list.
 	Chain func(authenticators []string) (judge.Chain, error)
+	// Endpoints are what mechanisms serve themselves, before any route.
+	Endpoints []authn.Endpoint
+	// CredentialHeaders are further header names that carry credentials.
+	CredentialHeaders []string
+	// Outbound returns what gets the upstream's credentials for a route; nil, also
+	// for one route: none.
+	Outbound func(route.Config) (judge.Outbound, error)
 	// Gateway names the gateway in the input document; the listener is filled in.
 	Gateway authz.Gateway
 	// PolicyBodyBytes bounds how much of a body a policy may read; 0: 1 MiB.
@@ -80,8 +88,13 @@ func Build(cfg Config, parts Parts) (*Snapshot, error) {
 	if parts.Decider == nil {
 		return nil, errors.New("build proxy snapshot: no decider")
 	}
+	outbound, err := buildOutbound(table, parts.Outbound)
+	if err != nil {
+		return nil, err
+	}
 	s.judge = judge.New(judge.Config{
 		Routes: table, Chains: chains, Decider: parts.Decider, IdentityHeaders: cfg.IdentityHeaders, Tracer: parts.Tracer,
+		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, Outbound: outbound,
 		Upstream: func(name string) bool { return s.upstreams[name] != nil },
 	})
 	for _, l := range cfg.Listeners {
@@ -122,6 +135,22 @@ func buildChains(table *route.Table, make func([]string) (judge.Chain, error)) (
 			made[key] = c
 		}
 		out = append(out, made[key])
+	}
+	return out, errors.Join(errs...)
+}
+
+func buildOutbound(table *route.Table, make func(route.Config) (judge.Outbound, error)) ([]judge.Outbound, error) {
+	if make == nil {
+		return nil, nil
+	}
+	var out []judge.Outbound
+	var errs []error
+	for _, r := range table.Routes() {
+		o, err := make(r.Config)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("route %s: %w", r.Config.Name, err))
+		}
+		out = append(out, o)
 	}
 	return out, errors.Join(errs...)
 }

@@ -76,13 +76,13 @@ func newMeasure(kv ...attribute.KeyValue) *measure {
 }
 
 const (
-	outcomes        = 6
+	outcomes        = 7
 	classesOfStatus = 6 // 0: no status
 )
 
 var outcomeNames = [outcomes]authz.Outcome{
 	authz.OutcomeAllowed, authz.OutcomeDenied, authz.OutcomeFault,
-	authz.OutcomeUnauthenticated, authz.OutcomeUnavailable, authz.OutcomeRefused,
+	authz.OutcomeUnauthenticated, authz.OutcomeUnavailable, authz.OutcomeRefused, authz.OutcomeAnswered,
 }
 
 func newStats(listener string, table *route.Table) stats {

@@ -118,6 +118,7 @@ const (
 	OutcomeUnauthenticated Outcome = "unauthenticated" // no or bad credential
 	OutcomeUnavailable     Outcome = "unavailable"     // no policy, or a dependency is gone
 	OutcomeRefused         Outcome = "refused"         // malformed, ambiguous, too large, no route
+	OutcomeAnswered        Outcome = "answered"        // by the gateway itself: a login, a logout, a key set
 )
 
 // Record is what happened to one request, for the decision log. It owns its

@@ -35,7 +35,12 @@ var (
 // credential of its kind. 401 with a challenge that names no error.
 var ErrNoCredential = errors.New("request carries no credential")
 
-// Request is what authenticators may look at. It is valid during the call only.
+// ErrInsufficientScope says that the identity lacks a scope that the route
+// requires. 403 with a challenge that names the scopes (RFC 6750 section 3.1).
+var ErrInsufficientScope = errors.New("a required scope is missing")
+
+// Request is what authenticators may look at, and what they leave for whoever
+// asked. It is valid during the call only.
 type Request struct {
 	// Authorization is the value of the one Authorization header; empty when
 	// there was none. The front has refused requests with two.
@@ -46,6 +51,91 @@ type Request struct {
 	TLS *tls.ConnectionState
 	// Now is the time to judge expiry by.
 	Now time.Time
+
+	// ID is the request's id, for logs and error pages.
+	ID string
+	// Method, Scheme, Host, Path and RawQuery are those that the client used, as
+	// far as trusted proxies report them: Host may have a port, and Path is not
+	// rewritten yet.
+	Method, Scheme, Host, Path, RawQuery string
+	// Client is the address of the client as the listener judges it, empty if it
+	// is not known. It counts against limits and is no credential.
+	Client string
+	// Trusted says that the peer of the connection is listed as a proxy that may
+	// report what it saw of the client.
+	Trusted bool
+	// Body is the request body, nil if there is none. Only who answers the request
+	// itself, or must have it to verify a signature, reads it.
+	Body authz.Body
+
+	// Token is left by the authenticator that accepts: the access token that stands
+	// for the caller, for what is derived from it on the way to the upstream.
+	Token string
+	// Response are fields that every response to this request gets in addition,
+	// whatever becomes of it: a renewed session's cookie, a nonce.
+	Response []authz.Header
+
+	spentHeaders, spentCookies []string
+}
+
+// Spend says that a header, by its lower-case name, carried the credential. It
+// ends at the gateway unless the route forwards credentials.
+func (r *Request) Spend(header string) { r.spentHeaders = append(r.spentHeaders, header) }
+
+// SpendCookie is Spend for one cookie. It is never forwarded: a session of the
+// gateway is good for nothing behind it but for being stolen.
+func (r *Request) SpendCookie(name string) { r.spentCookies = append(r.spentCookies, name) }
+
+// Spent returns what Spend and SpendCookie were called with.
+func (r *Request) Spent() (headers, cookies []string) { return r.spentHeaders, r.spentCookies }
+
+// Answer is an error by which a mechanism answers a request itself: with a
+// redirect to log in, or what its endpoint has to say. The chain stops.
+type Answer struct {
+	Status  int
+	Headers []authz.Header // lower-case names; with content-type if there is a body
+	Body    []byte
+	Why     string // for the log
+}
+
+func (a *Answer) Error() string { return a.Why }
+
+// Endpoint is a path that a mechanism serves itself, before any route: where a
+// provider sends browsers back to, a logout, a key set.
+type Endpoint struct {
+	Hosts []string // lower case, without port; empty: every host
+	Path  string   // exact, as it is judged
+	Serve func(ctx context.Context, r *Request) *Answer
+}
+
+// Server is an authenticator with endpoints of its own. They do not change.
+type Server interface {
+	Endpoints() []Endpoint
+}
+
+// Carrier is an authenticator whose credential travels in headers of its own, by
+// lower-case name: a policy does not see them unless its route asks.
+type Carrier interface {
+	CredentialHeaders() []string
+}
+
+// Runner is an authenticator that works in the background. Run returns when ctx
+// ends.
+type Runner interface {
+	Run(ctx context.Context) error
+}
+
+// Reloader is an authenticator with files that are watched. A broken file leaves
+// what was read last in force and is an error.
+type Reloader interface {
+	Files() []string
+	Reload(ctx context.Context) error
+}
+
+// Primer is an authenticator that has to fetch something before it can accept. A
+// new configuration waits for it a moment before it takes over.
+type Primer interface {
+	Prime(ctx context.Context) error
 }
 
 // Header returns the value of the first header of a lower-case name, empty if

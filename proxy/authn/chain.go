@@ -68,6 +68,9 @@ func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, 
 				foreign, why = l, err
 			}
 		case errors.Is(err, ErrNotMine):
+		case errors.As(err, new(*Answer)):
+			l.outcomes.answered.add(ctx)
+			return nil, err
 		default:
 			return nil, l.refuse(ctx, err)
 		}

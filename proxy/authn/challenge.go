@@ -2,6 +2,7 @@ package authn
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,13 @@ func (c *Chain) Challenges(err error) []string {
 	if by != nil {
 		add(by, cause)
 	}
+	if errors.Is(err, ErrInsufficientScope) {
+		for i := range c.links {
+			add(&c.links[i], ErrInsufficientScope)
+		}
+		// A scheme without scopes has nothing better to offer.
+		return slices.DeleteFunc(out, func(value string) bool { return !strings.Contains(value, insufficientScope) })
+	}
 	for i := range c.links {
 		add(&c.links[i], nil)
 	}
@@ -43,13 +51,20 @@ func rejectedBy(err error) (*link, error) {
 	return r.by, ErrInvalid
 }
 
+// insufficientScope is the error of RFC 6750 section 3.1 for a token that lacks a
+// scope.
+const insufficientScope = `error="insufficient_scope"`
+
 // BearerChallenge is the WWW-Authenticate value of RFC 6750 section 3 for realm.
 // It names an error only when a credential was presented, and the text is the
 // same for every reason: what was wrong with a token is for the log.
 func BearerChallenge(realm string, err error) string {
 	value := `Bearer realm="` + realm + `"`
-	if err == nil {
+	switch {
+	case err == nil:
 		return value
+	case errors.Is(err, ErrInsufficientScope):
+		return value + ", " + insufficientScope
 	}
 	return value + `, error="invalid_token", error_description="The access token is not acceptable"`
 }

@@ -18,7 +18,7 @@ func newAuthentications(meter metric.Meter) (authentications, error) {
 	}
 	c, err := meter.Int64Counter("sallyport.authentications",
 		metric.WithDescription("Requests by the authenticator that ended the search for an identity, and its answer: "+
-			"accepted, rejected, unavailable; missing when no authenticator found a credential."),
+			"accepted, rejected, unavailable, answered by itself (a redirect to log in); missing when no authenticator found a credential."),
 		metric.WithUnit("{request}"))
 	if err != nil {
 		return authentications{}, fmt.Errorf("register sallyport.authentications: %w", err)
@@ -27,13 +27,14 @@ func newAuthentications(meter metric.Meter) (authentications, error) {
 }
 
 // outcomes are the counters of one authenticator.
-type outcomes struct{ accepted, rejected, unavailable counter }
+type outcomes struct{ accepted, rejected, unavailable, answered counter }
 
 func (a authentications) outcomesOf(name string) outcomes {
 	return outcomes{
 		accepted:    a.of(name, "accepted"),
 		rejected:    a.of(name, "rejected"),
 		unavailable: a.of(name, "unavailable"),
+		answered:    a.of(name, "answered"),
 	}
 }
 

@@ -23,8 +23,9 @@ type Forward struct {
 
 // forward builds what is sent, but for what the decision changes. Headers of f is
 // empty and has room.
-func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, trusted bool) {
-	r, in := v.Route, v.Input
+func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
+	f, s, r, in := &c.forward, &c.shape, c.Route, c.Input
+	spent, cookies := c.who.Spent()
 	*f = Forward{
 		Upstream: r.Config.Upstream, Host: s.hostport, Target: in.Request.Path, Timeout: r.Config.Timeout, WebSocket: a.webSocket(),
 		Headers: f.Headers,
@@ -40,11 +41,19 @@ func (j *Judge) forward(f *Forward, a *Arrival, s *shape, v *Verdict, trusted bo
 			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardCredentials {
 				continue
 			}
+			if h.Name == "cookie" && len(cookies) > 0 {
+				if h.Value = withoutCookies(h.Value, cookies); h.Value == "" {
+					continue
+				}
+			}
 		case forwarded:
 			if rebuilt(h.Name) {
 				continue
 			}
 		default:
+			continue
+		}
+		if len(spent) > 0 && !r.Config.ForwardCredentials && slices.Contains(spent, h.Name) {
 			continue
 		}
 		f.Headers = append(f.Headers, h)

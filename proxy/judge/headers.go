@@ -43,7 +43,7 @@ var credentialHeaders = []string{
 // classes maps folded names.
 type classes map[string]class
 
-func newClasses(identityNames []string) classes {
+func newClasses(identityNames, credentialNames []string) classes {
 	c := classes{}
 	for _, set := range []struct {
 		names []string
@@ -52,6 +52,7 @@ func newClasses(identityNames []string) classes {
 		{hopHeaders, hop},
 		{forwardedHeaders, forwarded},
 		{credentialHeaders, credential},
+		{credentialNames, credential},
 		{identityHeaders, identity},
 		{identityNames, identity},
 	} {

@@ -46,6 +46,14 @@ type Config struct {
 	// Upstream reports whether an upstream of that name is configured.
 	Upstream func(name string) bool
 	Decider  Decider
+	// Endpoints are what mechanisms serve themselves, before any route.
+	Endpoints []authn.Endpoint
+	// Outbound gets what the upstream of a route is shown of the identity, by the
+	// route's index; nil, also for a single route: nothing.
+	Outbound []Outbound
+	// CredentialHeaders are further header names that carry credentials: a policy
+	// does not see them unless its route asks for them by name.
+	CredentialHeaders []string
 	// IdentityHeaders are further header names that clients may not send.
 	IdentityHeaders []string
 	// Tracer makes the spans of authenticating and deciding; nil: none.
@@ -54,10 +62,25 @@ type Config struct {
 	Now func() time.Time
 }
 
+// Outbound obtains what an upstream is shown of the caller: a token of its own, a
+// signed identity. It runs after the policy allowed, and an error closes: with
+// the class that it is of, else with 500.
+type Outbound interface {
+	Headers(ctx context.Context, o *Outgoing) ([]authz.Header, error)
+}
+
+// Outgoing is what was allowed.
+type Outgoing struct {
+	Input    *authz.Input
+	Decision *authz.Decision
+	Caller   *authn.Request // with the token that stands for the caller
+}
+
 // Judge judges requests. It is safe for concurrent use.
 type Judge struct {
-	cfg     Config
-	classes classes
+	cfg       Config
+	classes   classes
+	endpoints map[string][]authn.Endpoint // by path
 }
 
 // New returns a judge.
@@ -65,7 +88,11 @@ func New(cfg Config) *Judge {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Judge{cfg: cfg, classes: newClasses(cfg.IdentityHeaders)}
+	j := &Judge{cfg: cfg, classes: newClasses(cfg.IdentityHeaders, cfg.CredentialHeaders), endpoints: map[string][]authn.Endpoint{}}
+	for _, e := range cfg.Endpoints {
+		j.endpoints[e.Path] = append(j.endpoints[e.Path], e)
+	}
+	return j
 }
 
 // Verdict is what came out. Exactly one of Forward and Answer is set.
@@ -77,6 +104,7 @@ type Verdict struct {
 	Decision *authz.Decision // nil when the policy was not asked or did not decide
 	Route    *route.Route    // nil when none was found
 	Err      error           // operator's view of a refusal; never for the client
+	Response []authz.Header  // further fields of the response, whoever gives it
 
 	Authenticate, Decide time.Duration
 }
@@ -104,6 +132,7 @@ func (j *Judge) Judge(ctx context.Context, a *Arrival) *Verdict {
 	if err := j.judge(ctx, a, c, trusted); err != nil {
 		j.refuse(&c.Verdict, err)
 	}
+	c.Response = c.who.Response
 	return &c.Verdict
 }
 
@@ -150,19 +179,23 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	in.Request.Host, in.Request.Port = s.host, s.portFor(in.Request.Scheme)
 	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
 	in.Request.ContentType = a.header("content-type")
+	c.caller(a, trusted)
+	if e := j.endpoint(s); e != nil {
+		return c.serve(ctx, e)
+	}
 	if err := j.route(a, s, v); err != nil {
 		return err
 	}
 	in.Request.Headers, c.forward.Headers = j.visible(a, v.Route.Config.InputHeaders)
-	if err := j.authenticate(ctx, a, c); err != nil {
+	if err := j.authenticate(ctx, c); err != nil {
 		return err
 	}
 	if err := j.decide(ctx, v); err != nil {
 		return err
 	}
-	j.forward(&c.forward, a, s, v, trusted)
+	j.forward(c, a, trusted)
 	j.carryOut(v, &c.forward)
-	return nil
+	return j.outbound(ctx, c)
 }
 
 // route finds the route and rewrites the path: what follows sees only the path
@@ -197,16 +230,19 @@ type methodError struct{ allowed string }
 func (e *methodError) Error() string { return "routed methods are " + e.allowed }
 func (e *methodError) Unwrap() error { return problem.ErrMethod }
 
-func (j *Judge) authenticate(ctx context.Context, a *Arrival, c *judged) error {
+func (j *Judge) authenticate(ctx context.Context, c *judged) error {
 	v := &c.Verdict
 	start := j.cfg.Now()
 	ctx, end := j.span(ctx, "authenticate")
-	c.who = authn.Request{Authorization: a.header("authorization"), Headers: a.Headers, TLS: a.TLS, Now: start}
+	c.who.Now = start
 	id, err := j.cfg.Chains[v.Route.Index].Authenticate(ctx, &c.who)
 	v.Authenticate = j.cfg.Now().Sub(start)
 	end(err)
 	if err == nil && id == nil {
 		err = errors.New("authentication gave neither identity nor error")
+	}
+	if err == nil {
+		err = require(&v.Route.Config.Require, id)
 	}
 	if err != nil {
 		return err
@@ -255,14 +291,18 @@ func (j *Judge) carryOut(v *Verdict, f *Forward) {
 // refuse answers for err.
 func (j *Judge) refuse(v *Verdict, err error) {
 	v.Err, v.Outcome = err, outcomeOf(err)
+	if own := (*authn.Answer)(nil); errors.As(err, &own) {
+		v.Outcome, v.Answer = authz.OutcomeUnauthenticated, answerOf(own)
+		return
+	}
 	decisionID := ""
 	if v.Decision != nil {
 		decisionID = v.Decision.ID
 	}
 	v.Answer = answerError(err, v.Input.Request.ID, decisionID)
-	if v.Answer.Status == http.StatusUnauthorized && v.Route != nil {
+	if (v.Answer.Status == http.StatusUnauthorized || errors.Is(err, authn.ErrInsufficientScope)) && v.Route != nil {
 		for _, c := range j.cfg.Chains[v.Route.Index].Challenges(err) {
-			v.Answer.Headers = append(v.Answer.Headers, authz.Header{Name: "www-authenticate", Value: c})
+			v.Answer.Headers = append(v.Answer.Headers, authz.Header{Name: "www-authenticate", Value: withScope(c, &v.Route.Config.Require)})
 		}
 	}
 	if m := (*methodError)(nil); errors.As(err, &m) {

@@ -70,6 +70,7 @@ var classes = []struct {
 	{ErrBusy, Problem{http.StatusServiceUnavailable, "The gateway cannot take the connection now.", 1}},
 	{ErrNoRoute, Problem{http.StatusNotFound, "Nothing is here.", 0}},
 	{ErrMethod, Problem{http.StatusMethodNotAllowed, "The method is not allowed here.", 0}},
+	{authn.ErrInsufficientScope, Problem{http.StatusForbidden, "A scope is missing.", 0}},
 	{authn.ErrUnavailable, Problem{http.StatusServiceUnavailable, "The credential cannot be verified now.", 5}},
 	{authn.ErrInvalid, Problem{http.StatusUnauthorized, "The credential is not valid.", 0}},
 	{authn.ErrNoCredential, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},

@@ -35,6 +35,7 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{authn.ErrNotMine, 401, false},
 		{authn.ErrInvalid, 401, false},
 		{authn.ErrUnavailable, 503, true},
+		{authn.ErrInsufficientScope, 403, false},
 		{authz.ErrNoPolicy, 503, true},
 		{authz.ErrDecisionTimeout, 403, false},
 		{authz.ErrBodyTooLarge, 413, false},

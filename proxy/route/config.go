@@ -18,6 +18,8 @@ type Config struct {
 	Match Match `yaml:"match"`
 	// Authenticate names the authenticators to ask, in order; each says "not mine" or decides.
 	Authenticate []string `yaml:"authenticate"`
+	// Require is what an identity must have to come as far as the policy.
+	Require Require `yaml:"require"`
 	// Upstream names the upstream to forward to.
 	Upstream string `yaml:"upstream"`
 	// Rewrite changes the path before it is judged and forwarded.
@@ -34,6 +36,15 @@ type Config struct {
 	InputHeaders []string `yaml:"input_headers"`
 	// Timeout is how long a request may take until the upstream's response begins; 0: the listener's request_timeout.
 	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Require is what an identity must have beside being valid. It is checked for every
+// request, whatever is cached of a credential; anonymous identities have nothing.
+type Require struct {
+	// Scopes must all be granted, else 403 insufficient_scope (RFC 6750 section 3.1).
+	Scopes []string `yaml:"scopes"`
+	// Audiences are those of which the identity must have one, else 401 invalid_token.
+	Audiences []string `yaml:"audiences"`
 }
 
 // Match is a conjunction: each part that is given must hold.
@@ -136,6 +147,14 @@ func (c *Config) validate(known Known) error {
 	problem := func(key, format string, args ...any) {
 		errs = append(errs, setting.Problemf(key, format, args...))
 	}
+	for i, s := range c.Require.Scopes {
+		if !isScope(s) {
+			problem(fmt.Sprintf("require.scopes[%d]", i), "%q is not one scope (RFC 6749 section 3.3)", s)
+		}
+	}
+	if slices.Contains(c.Require.Audiences, "") {
+		problem("require.audiences", "has an empty one")
+	}
 	if c.Name == "" {
 		problem("name", "a route needs a name")
 	}
@@ -222,4 +241,14 @@ func lowered(in []string) []string {
 		out[i] = strings.ToLower(s)
 	}
 	return out
+}
+
+// isScope reports whether s is a scope-token (RFC 6749 section 3.3).
+func isScope(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return s != ""
 }

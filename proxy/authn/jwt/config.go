@@ -90,6 +90,14 @@ func (c Config) filled() Config {
 	return c
 }
 
+// Insecure returns what weakens the gateway, by key, and what it means.
+func (c *Config) Insecure() map[string]string {
+	if c.InsecureHTTP {
+		return map[string]string{"insecure_http": "whoever controls the network can sign in as anybody"}
+	}
+	return nil
+}
+
 // Validate reports everything wrong with c.
 func (c Config) Validate() error {
 	c = c.filled()

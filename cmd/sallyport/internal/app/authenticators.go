@@ -22,18 +22,7 @@ import (
 type authenticator struct {
 	cfg config.Authenticator
 	authn.Authenticator
-	jwt  *jwt.Authenticator // nil for other kinds
-	stop func()             // nil: not running
-}
-
-func (x *authenticator) kind() string {
-	switch {
-	case x.cfg.JWT != nil:
-		return jwt.Kind
-	case x.cfg.MTLS != nil:
-		return mtls.Kind
-	}
-	return anonymous.Kind
+	stop func() // nil: not running
 }
 
 // primeTimeout is how long a reload waits for the key set of a new issuer. A
@@ -56,8 +45,8 @@ func (a *App) buildAuthenticators(cfg *config.Config, old map[string]*authentica
 			errs = append(errs, cfg.At("authenticators."+name, err))
 			continue
 		}
-		if o, ok := old[name]; ok && o.jwt != nil && built.jwt != nil {
-			built.jwt.Inherit(o.jwt) // a provider that is down now was up before
+		if o, ok := old[name]; ok {
+			inherit(built, o)
 		}
 		out[name] = built
 	}
@@ -65,33 +54,62 @@ func (a *App) buildAuthenticators(cfg *config.Config, old map[string]*authentica
 }
 
 func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenticator, error) {
-	out := &authenticator{cfg: c}
+	var made authn.Authenticator
 	var err error
 	switch {
 	case c.JWT != nil:
-		out.jwt, err = jwt.New(name, *c.JWT, jwt.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
-		out.Authenticator = out.jwt
+		made, err = jwt.New(name, *c.JWT, jwt.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.MTLS != nil:
-		out.Authenticator, err = mtls.New(name, *c.MTLS)
+		made, err = mtls.New(name, *c.MTLS)
 	default:
-		out.Authenticator = anonymous.New(name, *c.Anonymous)
+		made = anonymous.New(name, *c.Anonymous)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	return &authenticator{cfg: c, Authenticator: made}, nil
 }
 
-// prime fetches the key sets of issuers that are new.
+// inherit gives a new key set what the old one of its name has: a provider that is
+// down now was up before.
+func inherit(built, old *authenticator) {
+	next, ok := built.Authenticator.(*jwt.Authenticator)
+	if prev, was := old.Authenticator.(*jwt.Authenticator); ok && was {
+		next.Inherit(prev)
+	}
+}
+
+// endpoints are the paths that mechanisms serve themselves.
+func endpoints(all map[string]*authenticator) (out []authn.Endpoint) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if s, ok := all[name].Authenticator.(authn.Server); ok {
+			out = append(out, s.Endpoints()...)
+		}
+	}
+	return out
+}
+
+// credentialHeaders are the headers in which credentials travel.
+func credentialHeaders(all map[string]*authenticator) (out []string) {
+	for _, x := range all {
+		if c, ok := x.Authenticator.(authn.Carrier); ok {
+			out = append(out, c.CredentialHeaders()...)
+		}
+	}
+	return out
+}
+
+// prime fetches what new authenticators need from their providers.
 func (a *App) prime(ctx context.Context, all map[string]*authenticator) {
 	ctx, cancel := context.WithTimeout(ctx, primeTimeout)
 	defer cancel()
 	for name, x := range all {
-		if x.jwt == nil || x.stop != nil {
+		p, ok := x.Authenticator.(authn.Primer)
+		if !ok || x.stop != nil {
 			continue
 		}
-		if err := x.jwt.Prime(ctx); err != nil {
-			a.logger.WarnContext(ctx, "key set is not there yet; tokens of this issuer get 503 until it is",
+		if err := p.Prime(ctx); err != nil {
+			a.logger.WarnContext(ctx, "the provider is not there yet; its credentials get 503 until it is",
 				slog.String("authenticator", name), slog.Any("error", err))
 		}
 	}

@@ -50,8 +50,9 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 		return nil, exit.With(exit.Policy, err)
 	}
 	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
-		Decider:         g.policy.engine,
-		Chain:           a.chain(g.authenticators),
+		Decider:   g.policy.engine,
+		Chain:     a.chain(g.authenticators),
+		Endpoints: endpoints(g.authenticators), CredentialHeaders: credentialHeaders(g.authenticators),
 		Gateway:         authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
 		PolicyBodyBytes: int64(cfg.Policy.MaxBodyBytes),
 		Tracer:          a.tracer(),

@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 // Reload reads the configuration file again and makes it the one that serves, all
@@ -105,8 +106,8 @@ func (a *App) startAuthenticators(g *generation) {
 			continue
 		}
 		x.stop = func() {}
-		if x.jwt != nil {
-			x.stop = a.crew.start("authenticator "+name, x.jwt.Run)
+		if r, ok := x.Authenticator.(authn.Runner); ok {
+			x.stop = a.crew.start("authenticator "+name, r.Run)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/memory"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/version"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/watch"
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 // Run serves until ctx ends, then drains. An error means that the gateway could
@@ -109,8 +110,8 @@ func (a *App) targets() []watch.Target {
 		}
 	}
 	for name, x := range g.authenticators {
-		if x.jwt != nil && len(x.jwt.Files()) > 0 {
-			out = append(out, watch.Target{Name: "keys of authenticator " + name, Files: x.jwt.Files(), Reload: x.jwt.Reload})
+		if r, ok := x.Authenticator.(authn.Reloader); ok && len(r.Files()) > 0 {
+			out = append(out, watch.Target{Name: "files of authenticator " + name, Files: r.Files(), Reload: r.Reload})
 		}
 	}
 	return out

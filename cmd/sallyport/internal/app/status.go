@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/engine"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/certs"
 )
 
@@ -101,11 +102,12 @@ func (a *App) statusPage() any {
 }
 
 func (x *authenticator) page() keySetPage {
-	if x.jwt == nil {
-		return keySetPage{Kind: x.kind()}
+	j, ok := x.Authenticator.(*jwt.Authenticator)
+	if !ok {
+		return keySetPage{Kind: x.cfg.Kind()}
 	}
-	s := x.jwt.Status()
-	p := keySetPage{Kind: x.kind(), Keys: s.Keys, Fetched: s.Fetched}
+	s := j.Status()
+	p := keySetPage{Kind: x.cfg.Kind(), Keys: s.Keys, Fetched: s.Fetched}
 	if s.Err != nil {
 		p.Error = s.Err.Error()
 	}
@@ -161,8 +163,8 @@ func (a *App) warn(ctx context.Context, cfg *config.Config) {
 		a.logger.WarnContext(ctx, "insecure choice", slog.String("key", key), slog.String("means", what))
 	}
 	for name, x := range cfg.Authenticators {
-		if x.JWT != nil && x.JWT.InsecureHTTP {
-			say("authenticators."+name+".jwt.insecure_http", "whoever controls the network can sign in as anybody")
+		for key, means := range x.Insecure() {
+			say("authenticators."+name+"."+key, means)
 		}
 	}
 	for i, l := range cfg.Listeners {

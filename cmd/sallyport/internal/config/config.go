@@ -22,9 +22,7 @@ import (
 	"github.com/sallyport/sallyport/engine/decisionlog"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy"
-	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
-	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -90,16 +88,6 @@ type Listener struct {
 	proxy.ListenerConfig `yaml:",inline"`
 	// TLS makes the listener speak TLS. Its files are watched.
 	TLS *certs.Config `yaml:"tls"`
-}
-
-// Authenticator is one mechanism: exactly one of its keys is set.
-type Authenticator struct {
-	// JWT verifies JSON Web Tokens of one issuer from the Authorization header.
-	JWT *jwt.Config `yaml:"jwt"`
-	// MTLS takes the identity from the client's certificate.
-	MTLS *mtls.Config `yaml:"mtls"`
-	// Anonymous lets requests without a credential reach the policy.
-	Anonymous *anonymous.Config `yaml:"anonymous"`
 }
 
 // Policy says what is asked and where policies come from.
@@ -247,24 +235,4 @@ func (c *Config) validateAuthenticators() error {
 
 func asksForCertificates(l Listener) bool {
 	return l.TLS != nil && l.TLS.AsksForCertificates()
-}
-
-func (a Authenticator) validate() error {
-	var errs []error
-	kinds := 0
-	if a.JWT != nil {
-		kinds++
-		errs = append(errs, setting.Under(jwt.Kind, a.JWT.Validate()))
-	}
-	if a.MTLS != nil {
-		kinds++
-		errs = append(errs, setting.Under(mtls.Kind, a.MTLS.Validate()))
-	}
-	if a.Anonymous != nil {
-		kinds++
-	}
-	if kinds != 1 {
-		errs = append(errs, setting.Problemf("", "has %d kinds; give exactly one of jwt, mtls, anonymous", kinds))
-	}
-	return errors.Join(errs...)
 }

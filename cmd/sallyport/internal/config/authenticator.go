@@ -1,0 +1,81 @@
+package config
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/mtls"
+)
+
+// Authenticator is one mechanism: exactly one of its keys is set. Its fields are
+// pointers to the Config of a package below proxy/authn, and a kind is one field.
+type Authenticator struct {
+	// JWT verifies JSON Web Tokens of one issuer from the Authorization header.
+	JWT *jwt.Config `yaml:"jwt"`
+	// MTLS takes the identity from the client's certificate.
+	MTLS *mtls.Config `yaml:"mtls"`
+	// Anonymous lets requests without a credential reach the policy.
+	Anonymous *anonymous.Config `yaml:"anonymous"`
+}
+
+// Kind returns the key that is set, empty if there is none.
+func (a Authenticator) Kind() string {
+	if set := a.set(); len(set) > 0 {
+		return set[0].key
+	}
+	return ""
+}
+
+// Insecure returns what weakens the gateway, by key, and what it means.
+func (a Authenticator) Insecure() map[string]string {
+	out := map[string]string{}
+	for _, k := range a.set() {
+		if c, ok := k.config.(interface{ Insecure() map[string]string }); ok {
+			for key, means := range c.Insecure() {
+				out[k.key+"."+key] = means
+			}
+		}
+	}
+	return out
+}
+
+// mechanism is a key of Authenticator with its value.
+type mechanism struct {
+	key    string
+	config any
+}
+
+func (a Authenticator) set() (set []mechanism) {
+	v := reflect.ValueOf(a)
+	for i := range v.NumField() {
+		if !v.Field(i).IsNil() {
+			set = append(set, mechanism{v.Type().Field(i).Tag.Get("yaml"), v.Field(i).Interface()})
+		}
+	}
+	return set
+}
+
+func (a Authenticator) validate() error {
+	set := a.set()
+	var errs []error
+	for _, k := range set {
+		if c, ok := k.config.(interface{ Validate() error }); ok {
+			errs = append(errs, setting.Under(k.key, c.Validate()))
+		}
+	}
+	if len(set) != 1 {
+		errs = append(errs, setting.Problemf("", "has %d kinds; give exactly one of %s", len(set), strings.Join(authenticatorKinds(), ", ")))
+	}
+	return errors.Join(errs...)
+}
+
+func authenticatorKinds() (keys []string) {
+	for f := range reflect.TypeFor[Authenticator]().Fields() {
+		keys = append(keys, f.Tag.Get("yaml"))
+	}
+	return keys
+}

@@ -1,0 +1,81 @@
+package judge
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+// caller fills what authenticators and endpoints look at.
+func (c *judged) caller(a *Arrival, trusted bool) {
+	r := &c.input.Request
+	c.who = authn.Request{
+		Authorization: a.header("authorization"), Headers: a.Headers, TLS: a.TLS, Now: a.Time, ID: r.ID,
+		Method: a.Method, Scheme: r.Scheme, Host: c.shape.hostport, Path: c.shape.path, RawQuery: c.shape.query,
+		Client: c.input.Source.IP, Trusted: trusted, Body: a.Body,
+	}
+}
+
+// endpoint returns what serves the path itself, nil if nothing does.
+func (j *Judge) endpoint(s *shape) *authn.Endpoint {
+	if len(j.endpoints) == 0 {
+		return nil
+	}
+	all := j.endpoints[s.path]
+	for i := range all {
+		if len(all[i].Hosts) == 0 || slices.Contains(all[i].Hosts, s.host) {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// serve has an endpoint answer. None of them forwards anything.
+func (c *judged) serve(ctx context.Context, e *authn.Endpoint) error {
+	answer := e.Serve(ctx, &c.who)
+	c.Outcome = authz.OutcomeAnswered
+	c.Answer = answerOf(answer)
+	return nil
+}
+
+func answerOf(a *authn.Answer) *Answer {
+	out := &Answer{Status: a.Status, Headers: slices.Clone(a.Headers), Body: a.Body}
+	out.setDefault("cache-control", "no-store")
+	return out
+}
+
+// outbound adds what the upstream is shown of the caller, in place of whatever
+// the request has under these names.
+func (j *Judge) outbound(ctx context.Context, c *judged) error {
+	if c.Forward == nil || len(j.cfg.Outbound) == 0 || j.cfg.Outbound[c.Route.Index] == nil {
+		return nil
+	}
+	set, err := j.cfg.Outbound[c.Route.Index].Headers(ctx, &Outgoing{Input: c.Input, Decision: c.Decision, Caller: &c.who})
+	if err != nil {
+		c.Forward = nil
+		return err
+	}
+	for _, h := range set {
+		folded := fold(h.Name)
+		c.Forward.Headers = slices.DeleteFunc(c.Forward.Headers, func(f authz.Header) bool { return fold(f.Name) == folded })
+		c.Forward.Headers = append(c.Forward.Headers, h)
+	}
+	return nil
+}
+
+// withoutCookies returns a Cookie header without the cookies of these names
+// (RFC 6265 section 4.2.1), empty if no other is left.
+func withoutCookies(value string, names []string) string {
+	var kept []string
+	for pair := range strings.SplitSeq(value, ";") {
+		pair = strings.Trim(pair, " \t")
+		name, _, _ := strings.Cut(pair, "=")
+		if pair != "" && !slices.Contains(names, strings.Trim(name, " \t")) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "; ")
+}

@@ -1,0 +1,199 @@
+package judge
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/route"
+)
+
+// mechanism is an authenticator that does what a test says.
+type mechanism func(r *authn.Request) (*authz.Identity, error)
+
+func (m mechanism) Authenticate(_ context.Context, r *authn.Request) (*authz.Identity, error) {
+	return m(r)
+}
+
+func (mechanism) Challenge(err error) string { return authn.BearerChallenge("test", err) }
+
+// outbound is what a test shows an upstream.
+type outbound func(o *Outgoing) ([]authz.Header, error)
+
+func (o outbound) Headers(_ context.Context, out *Outgoing) ([]authz.Header, error) { return o(out) }
+
+func judgeWith(t *testing.T, m mechanism, change func(*Config, *route.Config)) *Judge {
+	t.Helper()
+	chain, err := authn.New([]authn.Named{{Name: "m", Authenticator: m}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{
+		Chains: []Chain{chain}, Decider: fixedDecider{&authz.Decision{ID: "d", Allow: true}},
+		Upstream: func(string) bool { return true },
+	}
+	r := route.Config{Name: "all", Authenticate: []string{"m"}, Upstream: "u"}
+	if change != nil {
+		change(&cfg, &r)
+	}
+	if cfg.Routes, err = route.New([]route.Config{r}); err != nil {
+		t.Fatal(err)
+	}
+	return New(cfg)
+}
+
+func values(headers []authz.Header, name string) (out []string) {
+	for _, h := range headers {
+		if h.Name == name {
+			out = append(out, h.Value)
+		}
+	}
+	return out
+}
+
+func alice(scopes, audiences []string) mechanism {
+	return func(*authn.Request) (*authz.Identity, error) {
+		return &authz.Identity{Authenticated: true, Subject: "alice", Scopes: scopes, Audiences: audiences}, nil
+	}
+}
+
+func TestRoutesRequireScopesAndAudiences(t *testing.T) {
+	want := route.Require{Scopes: []string{"read", "write"}, Audiences: []string{"orders", "billing"}}
+	for _, tc := range []struct {
+		name      string
+		m         mechanism
+		status    int
+		challenge string
+	}{
+		{"all there", alice([]string{"write", "x", "read"}, []string{"billing"}), 0, ""},
+		{"a scope is missing", alice([]string{"read"}, []string{"orders"}), 403, `Bearer realm="test", error="insufficient_scope", scope="read write"`},
+		{"no scope", alice(nil, []string{"orders"}), 403, `Bearer realm="test", error="insufficient_scope", scope="read write"`},
+		{"one that contains it", alice([]string{"read write", "reader"}, []string{"orders"}), 403, `Bearer realm="test", error="insufficient_scope", scope="read write"`},
+		{"another audience", alice([]string{"read", "write"}, []string{"other"}), 401, `Bearer realm="test", scope="read write"`},
+		{"no audience", alice([]string{"read", "write"}, nil), 401, `Bearer realm="test", scope="read write"`},
+		{"anonymous", func(*authn.Request) (*authz.Identity, error) {
+			return &authz.Identity{Scopes: want.Scopes, Audiences: want.Audiences}, nil
+		}, 401, `Bearer realm="test", scope="read write"`},
+		{"none", func(*authn.Request) (*authz.Identity, error) { return nil, authn.ErrNotMine }, 401, `Bearer realm="test", scope="read write"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			j := judgeWith(t, tc.m, func(_ *Config, r *route.Config) { r.Require = want })
+			v := j.Judge(t.Context(), arrival("GET", "/x"))
+			if tc.status == 0 {
+				if v.Forward == nil {
+					t.Fatalf("refused: %v", v.Err)
+				}
+				return
+			}
+			if v.Answer == nil || v.Answer.Status != tc.status {
+				t.Fatalf("answer %+v, want %d", v.Answer, tc.status)
+			}
+			if got := values(v.Answer.Headers, "www-authenticate"); !slices.Equal(got, []string{tc.challenge}) {
+				t.Errorf("challenges %q, want %q", got, tc.challenge)
+			}
+			if v.Input.Identity != nil {
+				t.Error("the identity counts although it was refused")
+			}
+		})
+	}
+}
+
+func TestSpentCredentialsEndHere(t *testing.T) {
+	m := mechanism(func(r *authn.Request) (*authz.Identity, error) {
+		r.Spend("x-key")
+		r.SpendCookie("__Host-session")
+		r.Response = append(r.Response, authz.Header{Name: "set-cookie", Value: "a=b"})
+		return &authz.Identity{Authenticated: true}, nil
+	})
+	for _, forward := range []bool{false, true} {
+		j := judgeWith(t, m, func(c *Config, r *route.Config) {
+			r.ForwardCredentials = forward
+			c.CredentialHeaders = []string{"x-key"}
+		})
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{Name: "x-key", Value: "k"},
+			authz.Header{Name: "cookie", Value: "theme=dark; __Host-session=s; __Host-session2=t"}))
+		if v.Forward == nil {
+			t.Fatal(v.Err)
+		}
+		if got := len(values(v.Forward.Headers, "x-key")) == 1; got != forward {
+			t.Errorf("key is forwarded: %v, want %v", got, forward)
+		}
+		if got := values(v.Forward.Headers, "cookie"); !slices.Equal(got, []string{"theme=dark; __Host-session2=t"}) {
+			t.Errorf("forwarded cookies %q", got)
+		}
+		if len(values(v.Input.Request.Headers, "x-key"))+len(values(v.Input.Request.Headers, "cookie")) > 0 {
+			t.Error("the policy sees credentials")
+		}
+		if got := values(v.Response, "set-cookie"); !slices.Equal(got, []string{"a=b"}) {
+			t.Errorf("response fields %q", got)
+		}
+	}
+}
+
+func TestCookiesAreTakenOut(t *testing.T) {
+	for in, want := range map[string]string{
+		"s=1": "", "s=1; a=2": "a=2", "a=2;s=1 ; b": "a=2; b", " s = 1;s2=3": "s2=3", "S=1": "S=1", "a=s=1": "a=s=1", ";;": "",
+	} {
+		if got := withoutCookies(in, []string{"s"}); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestMechanismsAnswerThemselves(t *testing.T) {
+	served := 0
+	j := judgeWith(t, func(r *authn.Request) (*authz.Identity, error) {
+		r.Response = append(r.Response, authz.Header{Name: "set-cookie", Value: "state=1"})
+		return nil, &authn.Answer{Status: 302, Headers: []authz.Header{{Name: "location", Value: "https://idp.example/"}}, Why: "log in"}
+	}, func(c *Config, _ *route.Config) {
+		c.Endpoints = []authn.Endpoint{{Hosts: []string{"api.example.com"}, Path: "/callback", Serve: func(_ context.Context, r *authn.Request) *authn.Answer {
+			served++
+			if r.RawQuery != "code=1" || r.Method != "GET" || r.Scheme != "http" || r.Host != "api.example.com" {
+				t.Errorf("endpoint sees %+v", r)
+			}
+			return &authn.Answer{Status: 200, Body: []byte("in")}
+		}}}
+	})
+	v := j.Judge(t.Context(), arrival("GET", "/x"))
+	if v.Answer == nil || v.Answer.Status != 302 || v.Outcome != authz.OutcomeUnauthenticated || len(v.Response) != 1 {
+		t.Errorf("verdict %+v, answer %+v", v, v.Answer)
+	}
+	if got := values(v.Answer.Headers, "cache-control"); !slices.Equal(got, []string{"no-store"}) {
+		t.Errorf("redirect may be cached: %q", got)
+	}
+	v = j.Judge(t.Context(), arrival("GET", "/callback?code=1"))
+	if served != 1 || v.Answer == nil || v.Answer.Status != 200 || v.Outcome != authz.OutcomeAnswered {
+		t.Errorf("served %d times, answer %+v", served, v.Answer)
+	}
+	other := arrival("GET", "/callback?code=1")
+	other.Headers[0].Value = "other.example.com"
+	if v = j.Judge(t.Context(), other); served != 1 || v.Answer.Status != 302 {
+		t.Errorf("another host's path was served: %+v", v.Answer)
+	}
+}
+
+func TestOutboundReplacesAndCloses(t *testing.T) {
+	var fail error
+	j := judgeWith(t, alice(nil, nil), func(c *Config, _ *route.Config) {
+		c.Outbound = []Outbound{outbound(func(o *Outgoing) ([]authz.Header, error) {
+			if o.Input.Identity.Subject != "alice" || o.Decision.ID != "d" {
+				t.Errorf("outgoing %+v", o)
+			}
+			return []authz.Header{{Name: "x-token", Value: "ours"}}, fail
+		})}
+	})
+	a := arrival("GET", "/x", authz.Header{Name: "x-token", Value: "theirs"})
+	v := j.Judge(t.Context(), a)
+	if v.Forward == nil || !slices.Equal(values(v.Forward.Headers, "x-token"), []string{"ours"}) {
+		t.Fatalf("forward %+v, %v", v.Forward, v.Err)
+	}
+	for err, status := range map[error]int{authn.ErrUnavailable: 503, errors.New("anything"): 500} {
+		fail = err
+		if v = j.Judge(t.Context(), a); v.Forward != nil || v.Answer == nil || v.Answer.Status != status {
+			t.Errorf("%v: forward %v, answer %+v", err, v.Forward, v.Answer)
+		}
+	}
+}

@@ -1,0 +1,44 @@
+package judge
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/route"
+)
+
+// require checks what a route requires of an identity. It runs for every request:
+// what was cached for one route must not open another.
+func require(r *route.Require, id *authz.Identity) error {
+	if len(r.Scopes) == 0 && len(r.Audiences) == 0 {
+		return nil
+	}
+	if !id.Authenticated {
+		return fmt.Errorf("route requires scopes or an audience: %w", authn.ErrNoCredential)
+	}
+	if len(r.Audiences) > 0 && !slices.ContainsFunc(r.Audiences, func(a string) bool { return slices.Contains(id.Audiences, a) }) {
+		return fmt.Errorf("credential is for %q, the route wants one of %q: %w", id.Audiences, r.Audiences, authn.ErrInvalid)
+	}
+	for _, s := range r.Scopes {
+		if !slices.Contains(id.Scopes, s) {
+			return fmt.Errorf("scope %s: %w", s, authn.ErrInsufficientScope)
+		}
+	}
+	return nil
+}
+
+// withScope adds what the route requires to a bearer challenge (RFC 6750 section 3).
+func withScope(challenge string, r *route.Require) string {
+	scheme, rest, _ := strings.Cut(challenge, " ")
+	if len(r.Scopes) == 0 || !strings.EqualFold(scheme, "bearer") && !strings.EqualFold(scheme, "dpop") {
+		return challenge
+	}
+	scope := `scope="` + strings.Join(r.Scopes, " ") + `"`
+	if rest == "" {
+		return scheme + " " + scope
+	}
+	return challenge + ", " + scope
+}
