@@ -3,7 +3,7 @@
 
 .PHONY: bench bench-quick bench-deps
 
-bench-deps: ## what the benchmark needs beside Go: wrk, nginx, HAProxy
+bench-deps: ## what the benchmark needs beside Go: wrk, nginx, HAProxy, h2load
 	.ci/bench-deps
 
 $(TOOLS)/bench: $(shell find bench -name '*.go' -o -name '*.lua' 2>/dev/null) go.mod

@@ -1,9 +1,11 @@
-// Package load drives one system with wrk and reads what it reports. It owns the
-// script that chooses tokens and the reading of its result; it starts no server
-// and keeps no statistics over runs.
+// Package load drives one system, with wrk or from this process, and says what it
+// saw. It owns the script that chooses tokens and the reading of its result; it
+// starts no server and keeps no statistics over runs.
 //
 // wrk sends the next request of a connection when the last was answered, so that
-// its latencies are those at saturation, not those at a given rate.
+// its latencies are those at saturation, not those at a given rate. Client is for
+// what wrk cannot: requests that are made when they are sent, a million different
+// ones, large bodies, a rate, and connections that wait.
 package load
 
 import (
@@ -49,7 +51,8 @@ type Result struct {
 	Micros   int64 `json:"micros"` // how long the run took, in microseconds
 	P50      int64 `json:"p50"`    // in microseconds, as P99
 	P99      int64 `json:"p99"`
-	Failed   int64 `json:"failed"` // connections, reads, writes, timeouts and answers over 399
+	Longest  int64 `json:"longest"` // of any request that was answered
+	Failed   int64 `json:"failed"`  // connections, reads, writes, timeouts and answers over 399
 }
 
 // PerSecond is the rate of completed requests.

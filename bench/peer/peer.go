@@ -6,6 +6,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -46,6 +47,12 @@ func Upstream(ctx context.Context, ln net.Listener) error {
 		if len(c.Request.Header.Peek(EchoHeader)) > 0 {
 			c.Response.Header.SetBytesV(SeenHeader, c.Request.Header.Peek("X-User"))
 		}
+		if body := c.RequestBodyStream(); body != nil {
+			if _, err := io.Copy(io.Discard, body); err != nil {
+				c.Error(http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
+				return
+			}
+		}
 		c.SetBodyString(payload)
 	})
 }
@@ -66,7 +73,12 @@ func FastHTTP(ctx context.Context, ln net.Listener, upstream string) error {
 }
 
 func serve(ctx context.Context, ln net.Listener, h fasthttp.RequestHandler) error {
-	s := &fasthttp.Server{Handler: h, NoDefaultServerHeader: true, IdleTimeout: idle}
+	// A body that is larger than this is read from the connection by the handler.
+	const kept = 64 << 10
+	s := &fasthttp.Server{
+		Handler: h, NoDefaultServerHeader: true, IdleTimeout: idle,
+		StreamRequestBody: true, MaxRequestBodySize: kept,
+	}
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() }) // the process ends with its listener
 	defer stop()
 	return unlessDone(ctx, s.Serve(ln))

@@ -4,6 +4,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Spec struct {
 	Env  []string // beside PATH and HOME, which is the run's folder
 	// Listens is the address that it answers at when it is ready.
 	Listens string
+	// Within bounds its start; 15 seconds when 0.
+	Within time.Duration
 }
 
 // String is the command as a person types it.
@@ -40,9 +43,21 @@ type Process struct {
 }
 
 // Start runs spec with its output in files of dir, and waits until it answers.
+func Start(ctx context.Context, dir string, spec Spec) (*Process, error) {
+	p, err := Launch(dir, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ready(ctx); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	return p, nil
+}
+
+// Launch runs spec with its output in files of dir, and does not wait for it.
 // Standard output goes to a file as it would in operation: the decision log is
 // part of the work.
-func Start(ctx context.Context, dir string, spec Spec) (*Process, error) {
+func Launch(dir string, spec Spec) (*Process, error) {
 	p := &Process{spec: spec, stderr: filepath.Join(dir, spec.Name+".err"), ended: make(chan struct{})}
 	stdout, err := os.Create(filepath.Join(dir, spec.Name+".out")) //nolint:gosec // in the run's own folder
 	if err != nil {
@@ -64,17 +79,14 @@ func Start(ctx context.Context, dir string, spec Spec) (*Process, error) {
 		_ = p.cmd.Wait() // an early end is found by whoever needs the program
 		close(p.ended)
 	}()
-	if err := p.ready(ctx); err != nil {
-		return nil, errors.Join(err, p.Stop())
-	}
 	return p, nil
 }
 
-// startTime bounds the start of a program.
+// startTime bounds the start of a program that does not say otherwise.
 const startTime = 15 * time.Second
 
 func (p *Process) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.spec.Within, startTime))
 	defer cancel()
 	var dialer net.Dialer
 	tick := time.NewTicker(20 * time.Millisecond)
