@@ -1,6 +1,14 @@
 package system
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
 	"github.com/sallyport/sallyport/bench/process"
 	"github.com/sallyport/sallyport/bench/work"
 )
@@ -15,24 +23,87 @@ const grants = `{"grants": {
 const sallyportConfig = `version: v1
 listeners:
   - name: public
-    address: {{.Address}}
+    address: {{.Site.Address}}
     limits: {idle_timeout: 1h}
-admin: {address: {{.Admin}}}
+admin: {address: {{.Site.Admin}}}
 authenticators:
 {{- if .Anonymous}}
   who: {anonymous: {}}
 {{- else}}
-  who: {jwt: {issuer: {{.Issuer}}, audiences: [{{.Audience}}], algorithms: [RS256], jwks_file: {{.JWKS}}}}
+  who:
+    jwt:
+      issuer: {{.Issuer}}
+      audiences: [{{.Audience}}]
+      algorithms: [{{.Algorithm}}]
+      jwks_file: {{.JWKS}}
+{{- with .Tokens}}
+      cache_size: {{.}}
+{{- end}}
 {{- end}}
 upstreams:
-  api: {endpoints: ["http://{{.Upstream}}"], idle_timeout: 1h}
+  api: {endpoints: ["http://{{.Site.Upstream}}"], idle_timeout: 1h}
 routes:
   - {name: all, match: {path: "/**"}, authenticate: [who], upstream: api}
+{{- if not .Embedded}}
 policy:
-  paths: [policy.rego, data.json]
-  decision_cache: {entries: {{.Cached}}}
+{{- with .Paths}}
+  paths:
+{{- range .}}
+    - {{.}}
+{{- end}}
+{{- end}}
+{{- with .Bundles}}
+  opa:
+    services: {bundles: {url: "{{.}}"}}
+    bundles:
+      bench: {service: bundles, resource: bench.tar.gz, polling: {min_delay_seconds: 1, max_delay_seconds: 1}}
+{{- end}}
+{{- with .Decisions}}
+  decision_cache: {entries: {{.}}}
+{{- end}}
+{{- end}}
 telemetry: {log: {level: ERROR}}
 `
+
+// Gateway is a configuration of this gateway. What is left out is what the
+// product has by default.
+type Gateway struct {
+	Anonymous bool   // nobody is asked for a token
+	JWKS      string // file with the keys of tokens, if not the work's
+	Algorithm string // of tokens, if not RS256
+	Tokens    int    // verified tokens kept
+	Decisions int    // decisions kept
+
+	// Where policies come from: files of the gateway's folder, or the service at
+	// this URL that has the bundle bench.tar.gz, or neither: the embedded policy.
+	Files   map[string]string
+	Bundles string
+}
+
+// Plan writes the configuration and returns the program to run.
+func (g Gateway) Plan(s Site) (process.Spec, error) {
+	var paths []string
+	for _, name := range slices.Sorted(maps.Keys(g.Files)) {
+		path := filepath.Join(s.Dir, name)
+		if err := os.WriteFile(path, []byte(g.Files[name]), 0o600); err != nil {
+			return process.Spec{}, fmt.Errorf("write %s: %w", name, err)
+		}
+		paths = append(paths, path)
+	}
+	path, err := write(s, "sallyport.yaml", sallyportConfig, map[string]any{
+		"Site": s, "Anonymous": g.Anonymous, "Issuer": work.Issuer, "Audience": work.Audience,
+		"JWKS": cmp.Or(g.JWKS, s.Work.JWKS), "Algorithm": cmp.Or(g.Algorithm, work.RS256), "Tokens": g.Tokens,
+		"Paths": paths, "Bundles": g.Bundles, "Decisions": g.Decisions,
+		"Embedded": len(paths) == 0 && g.Bundles == "",
+	})
+	return process.Spec{Name: "sallyport", Path: s.Programs.Sallyport, Args: []string{"serve", "-c", path}, Listens: s.Address}, err
+}
+
+// Granting is the policy of the whole gateway and its data: it decides as the
+// other systems' rules do.
+func Granting() map[string]string {
+	return map[string]string{"policy.rego": sallyportPolicy, "data.json": grants}
+}
 
 // sallyportOpen lets everything through and logs nothing: the steps below the
 // whole gateway.
@@ -58,30 +129,45 @@ decision := {
 }
 `
 
+// sallyportSilent is the same with every decision left out of the log.
+var sallyportSilent = strings.Replace(strings.Replace(sallyportPolicy,
+	`"no grant covers this"}`, `"no grant covers this", "log": {"drop": true}}`, 1),
+	`"reason": "granted",`, `"reason": "granted", "log": {"drop": true},`, 1)
+
 func sallyportPlain() System {
 	return System{
-		Name: "sallyport-plain", About: "this gateway without authentication, policy constant, metrics on, decision log off",
+		Name: "sallyport-plain", About: "this gateway without authentication, policy constant and cached, metrics on, decision log dropped",
 		Deviates: plain(),
-		plan:     func(s Site) ([]process.Spec, error) { return sallyport(s, true, sallyportOpen, 0) },
+		plan:     gateway(Gateway{Anonymous: true, Files: map[string]string{"policy.rego": sallyportOpen}}),
 	}
 }
 
 func sallyportJWT() System {
 	const step = "a step of the whole: the policy is constant"
 	return System{
-		Name: "sallyport-jwt", About: "this gateway with tokens verified, policy constant, metrics on, decision log off",
+		Name: "sallyport-jwt", About: "this gateway with tokens verified, policy constant and cached, metrics on, decision log dropped",
 		Deviates: map[string]Deviation{
 			work.Subject:   {Status: 200, Why: step},
 			work.Forbidden: {Status: 200, Why: step},
 		},
-		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportOpen, 0) },
+		plan: gateway(Gateway{Files: map[string]string{"policy.rego": sallyportOpen}}),
+	}
+}
+
+// sallyportNoLog shows what the decision log costs, beside the whole.
+func sallyportNoLog() System {
+	files := Granting()
+	files["policy.rego"] = sallyportSilent
+	return System{
+		Name: "sallyport-nolog", About: "this gateway with tokens verified, policy with its decisions cached, metrics on, decision log dropped by the policy",
+		plan: gateway(Gateway{Files: files}),
 	}
 }
 
 func sallyportCached() System {
 	return System{
 		Name: "sallyport", About: "this gateway whole: tokens, policy with its decisions cached, decision log to a file, metrics",
-		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportPolicy, 100_000) },
+		plan: gateway(Gateway{Files: Granting()}),
 	}
 }
 
@@ -91,20 +177,13 @@ func sallyportCached() System {
 func sallyportUncached() System {
 	return System{
 		Name: "sallyport-uncached", About: "this gateway whole, its decision cache always missing",
-		plan: func(s Site) ([]process.Spec, error) { return sallyport(s, false, sallyportPolicy, 1) },
+		plan: gateway(Gateway{Files: Granting(), Decisions: 1}),
 	}
 }
 
-func sallyport(s Site, anonymous bool, policy string, cached int) ([]process.Spec, error) {
-	for name, text := range map[string]string{"policy.rego": policy, "data.json": grants} {
-		if _, err := write(s, name, text, nil); err != nil {
-			return nil, err
-		}
+func gateway(g Gateway) func(Site) ([]process.Spec, error) {
+	return func(s Site) ([]process.Spec, error) {
+		spec, err := g.Plan(s)
+		return []process.Spec{spec}, err
 	}
-	path, err := write(s, "sallyport.yaml", sallyportConfig, map[string]any{
-		"Address": s.Address, "Admin": s.Admin, "Upstream": s.Upstream, "Anonymous": anonymous,
-		"Cached": cached,
-		"Issuer": work.Issuer, "Audience": work.Audience, "JWKS": s.Work.JWKS,
-	})
-	return []process.Spec{{Name: "sallyport", Path: s.Programs.Sallyport, Args: []string{"serve", "-c", path}, Listens: s.Address}}, err
 }
