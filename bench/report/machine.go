@@ -38,6 +38,12 @@ func ThisMachine() (Machine, error) {
 	}, err
 }
 
+// String describes the machine in two sentences.
+func (m Machine) String() string {
+	return fmt.Sprintf("%s, %d cores, %.1f GiB, Linux %s. Load average before: %s, after: %s.",
+		m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.LoadBefore, m.LoadAfter)
+}
+
 // LoadAverage returns the three averages of /proc/loadavg.
 func LoadAverage() (string, error) {
 	raw, err := os.ReadFile("/proc/loadavg")

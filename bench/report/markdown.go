@@ -118,10 +118,9 @@ func (r *Report) absent(b *strings.Builder) {
 }
 
 func (r *Report) origin(b *strings.Builder) {
-	m := r.Machine
-	fmt.Fprintf(b, "\n## Where and with what\n\n%s, %d cores, %.1f GiB, Linux %s. Load average before: %s, after: %s. Begun %s.\n"+
+	fmt.Fprintf(b, "\n## Where and with what\n\n%s Begun %s.\n"+
 		"The load generator, the upstream and the system share the cores.\n\n| program | version |\n|---|---|\n",
-		m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.LoadBefore, m.LoadAfter, r.Time)
+		r.Machine, r.Time)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(b, "| %s | %s |\n", name, r.Versions[name])
 	}
