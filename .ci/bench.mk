@@ -1,7 +1,7 @@
 # The benchmark against real peers. Included by the Makefile. Its results are in
 # bench/results; the machine should do nothing else meanwhile.
 
-.PHONY: bench bench-quick bench-deps
+.PHONY: bench bench-quick bench-sweep bench-deps
 
 bench-deps: ## what the benchmark needs beside Go: wrk, nginx, HAProxy, h2load
 	.ci/bench-deps
@@ -15,3 +15,6 @@ bench: bench-deps $(TOOLS)/bench ## this gateway and its peers, 9 rounds, 8 minu
 
 bench-quick: bench-deps $(TOOLS)/bench ## the same in under 5 minutes, with wider ranges
 	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench -rounds 5 -retries 0 -length 3s -warm 1s $(BENCH_FLAGS)
+
+bench-sweep: $(TOOLS)/bench ## this gateway while rules, data, tokens, paths, connections, bodies grow; reloads; start; 12 minutes
+	$(TOOLS)/bench sweep $(BENCH_FLAGS)

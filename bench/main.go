@@ -6,7 +6,8 @@
 // binary, its configuration file and its answers. It runs on Linux, whose /proc
 // says what a request costs. All traffic stays on loopback.
 //
-//	bench [run] [flags]                                  measure
+//	bench [run] [flags]                                  measure beside peers
+//	bench sweep [flags]                                  measure the gateway while one thing grows
 //	bench serve -listen ADDR -upstream ADDR NAME         be one of the harness's own servers
 package main
 
@@ -44,10 +45,12 @@ func command(ctx context.Context, args []string, progress io.Writer) error {
 	switch verb {
 	case "run":
 		return run(ctx, args, progress)
+	case "sweep":
+		return sweeps(ctx, args, progress)
 	case "serve":
 		return serve(ctx, args)
 	}
-	return fmt.Errorf("unknown verb %q: run or serve", verb)
+	return fmt.Errorf("unknown verb %q: run, sweep or serve", verb)
 }
 
 func serve(ctx context.Context, args []string) error {

@@ -18,6 +18,11 @@ func TestCommandRefusesWhatItDoesNotKnow(t *testing.T) {
 		"-length 10ms":         "at least 1s",
 		"run now":              `unexpected argument "now"`,
 		"-systems nginx,envoy": `unknown system "envoy"`,
+
+		"sweep -mode slow":         `unknown mode "slow"`,
+		"sweep -sweeps rules,moon": `unknown sweep "moon"`,
+		"sweep -rounds -1":         "must not be negative",
+		"sweep now":                `unexpected argument "now"`,
 	} {
 		if err := command(t.Context(), strings.Fields(args), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", args, err, want)
@@ -52,6 +57,19 @@ func TestChooseAddsTheBaselineOfTheGatewayOnly(t *testing.T) {
 func TestPortableNamesNoFolderOfThisMachine(t *testing.T) {
 	h := &harness{dir: "/tmp/bench-1", options: options{root: "/home/me/sallyport"}}
 	if got := h.portable("/home/me/sallyport/bin/sallyport -c /tmp/bench-1/x"); got != "bin/sallyport -c DIR/x" {
+		t.Error(got)
+	}
+}
+
+func TestSweepFlags(t *testing.T) {
+	o, err := parseSweeps(strings.Fields("-sweeps start,rules -length 5s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.mode.Name != "quick" || o.mode.Rounds != 3 || o.mode.Length != 5*time.Second || len(o.chosen) != 2 {
+		t.Errorf("%+v", o)
+	}
+	if got, want := o.command(), "make bench-sweep BENCH_FLAGS='-mode quick -rounds 3 -length 5s -sweeps start,rules'"; got != want {
 		t.Error(got)
 	}
 }

@@ -220,12 +220,12 @@ func (c *connection) exchange(head, body []byte) (int, error) {
 }
 
 // Ask sends one request on a connection of its own and returns the status.
-func Ask(ctx context.Context, address string, request []byte) (int, error) {
+func Ask(ctx context.Context, address string, head, body []byte) (int, error) {
 	c, err := dial(ctx, address, "")
 	if err != nil {
 		return 0, fmt.Errorf("ask %s: %w", address, err)
 	}
-	status, err := c.exchange(request, nil)
+	status, err := c.exchange(head, body)
 	if err = errors.Join(err, c.Close()); err != nil {
 		return 0, fmt.Errorf("ask %s: %w", address, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,3 +122,6 @@ func (h *Held) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// And returns the connections of both, which stay theirs to close.
+func (h *Held) And(other *Held) *Held { return &Held{conns: slices.Concat(h.conns, other.conns)} }

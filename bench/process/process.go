@@ -4,7 +4,6 @@
 package process
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,8 +24,6 @@ type Spec struct {
 	Env  []string // beside PATH and HOME, which is the run's folder
 	// Listens is the address that it answers at when it is ready.
 	Listens string
-	// Within bounds its start; 15 seconds when 0.
-	Within time.Duration
 }
 
 // String is the command as a person types it.
@@ -82,11 +79,11 @@ func Launch(dir string, spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// startTime bounds the start of a program that does not say otherwise.
+// startTime bounds the start of a program.
 const startTime = 15 * time.Second
 
 func (p *Process) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.spec.Within, startTime))
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	var dialer net.Dialer
 	tick := time.NewTicker(20 * time.Millisecond)

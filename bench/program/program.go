@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -43,32 +44,55 @@ func Build(ctx context.Context, root, self string) (system.Programs, error) {
 	if err != nil {
 		return system.Programs{}, err
 	}
-	tools := filepath.Join(root, ".bin")
-	for _, args := range [][]string{
-		{found["make"], "--no-print-directory", "-C", root, "build"},
-		{found["go"], "-C", filepath.Join(root, ".ci", "bench-tools"), "build", "-o", tools + string(filepath.Separator), "tool"},
-	} {
-		if _, err := output(ctx, args...); err != nil {
-			return system.Programs{}, fmt.Errorf("build: %w", err)
-		}
+	p, err := BuildGateway(ctx, root, self)
+	if err != nil {
+		return p, err
 	}
-	return system.Programs{
-		Bench: self, Sallyport: filepath.Join(root, "bin", "sallyport"),
-		OPA: filepath.Join(tools, "opa"), Caddy: filepath.Join(tools, "caddy"),
-		Nginx: found["nginx"], HAProxy: found["haproxy"],
-	}, nil
+	tools := filepath.Join(root, ".bin")
+	if _, err := output(ctx, found["go"], "-C", filepath.Join(root, ".ci", "bench-tools"), "build", "-o", tools+string(filepath.Separator), "tool"); err != nil {
+		return p, fmt.Errorf("build the peers: %w", err)
+	}
+	p.OPA, p.Caddy = filepath.Join(tools, "opa"), filepath.Join(tools, "caddy")
+	p.Nginx, p.HAProxy = found["nginx"], found["haproxy"]
+	return p, nil
+}
+
+// BuildGateway builds the gateway alone, as it is released.
+func BuildGateway(ctx context.Context, root, self string) (system.Programs, error) {
+	if _, err := output(ctx, "make", "--no-print-directory", "-C", root, "build"); err != nil {
+		return system.Programs{}, fmt.Errorf("build the gateway: %w", err)
+	}
+	return system.Programs{Bench: self, Sallyport: filepath.Join(root, "bin", "sallyport")}, nil
 }
 
 // Versions asks programs what they are.
 func Versions(ctx context.Context, root string, p system.Programs) (map[string]string, error) {
-	out := map[string]string{}
-	for name, args := range map[string][]string{
+	out, err := GatewayVersions(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := ask(ctx, map[string][]string{
 		"nginx": {p.Nginx, "-v"}, "haproxy": {p.HAProxy, "-v"}, "opa": {p.OPA, "version"},
+		"caddy":    {"go", "-C", filepath.Join(root, ".ci", "bench-tools"), "list", "-m", "github.com/caddyserver/caddy/v2"},
+		"fasthttp": {"go", "-C", root, "list", "-m", "github.com/valyala/fasthttp"},
+	})
+	maps.Copy(out, peers)
+	out["wrk"] = wrkVersion(ctx)
+	return out, err
+}
+
+// GatewayVersions asks for the versions of the gateway and of what built it.
+func GatewayVersions(ctx context.Context, root string) (map[string]string, error) {
+	return ask(ctx, map[string][]string{
 		"go":        {"go", "version"},
-		"caddy":     {"go", "-C", filepath.Join(root, ".ci", "bench-tools"), "list", "-m", "github.com/caddyserver/caddy/v2"},
-		"fasthttp":  {"go", "-C", root, "list", "-m", "github.com/valyala/fasthttp"},
 		"sallyport": {"git", "-C", root, "describe", "--tags", "--always", "--dirty"},
-	} {
+	})
+}
+
+// ask runs commands and returns the first line of each.
+func ask(ctx context.Context, commands map[string][]string) (map[string]string, error) {
+	out := map[string]string{}
+	for name, args := range commands {
 		text, err := output(ctx, args...)
 		if err != nil {
 			return nil, fmt.Errorf("ask for the version of %s: %w", name, err)
@@ -76,7 +100,6 @@ func Versions(ctx context.Context, root string, p system.Programs) (map[string]s
 		first, _, _ := strings.Cut(text, "\n")
 		out[name] = strings.TrimSpace(first)
 	}
-	out["wrk"] = wrkVersion(ctx)
 	return out, nil
 }
 

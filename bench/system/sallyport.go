@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/bench/process"
 	"github.com/sallyport/sallyport/bench/work"
@@ -44,8 +45,10 @@ upstreams:
   api: {endpoints: ["http://{{.Site.Upstream}}"], idle_timeout: 1h}
 routes:
   - {name: all, match: {path: "/**"}, authenticate: [who], upstream: api}
-{{- if not .Embedded}}
 policy:
+{{- with .Timeout}}
+  decision_timeout: {{.}}
+{{- end}}
 {{- with .Paths}}
   paths:
 {{- range .}}
@@ -61,7 +64,6 @@ policy:
 {{- with .Decisions}}
   decision_cache: {entries: {{.}}}
 {{- end}}
-{{- end}}
 telemetry: {log: {level: ERROR}}
 `
 
@@ -73,16 +75,22 @@ type Gateway struct {
 	Algorithm string // of tokens, if not RS256
 	Tokens    int    // verified tokens kept
 	Decisions int    // decisions kept
+	// Timeout bounds a decision.
+	Timeout time.Duration
 
-	// Where policies come from: files of the gateway's folder, or the service at
-	// this URL that has the bundle bench.tar.gz, or neither: the embedded policy.
+	// Where policies come from: files of the gateway's folder, a folder, or the
+	// service at this URL that has the bundle bench.tar.gz.
 	Files   map[string]string
+	Folder  string
 	Bundles string
 }
 
 // Plan writes the configuration and returns the program to run.
 func (g Gateway) Plan(s Site) (process.Spec, error) {
 	var paths []string
+	if g.Folder != "" {
+		paths = append(paths, g.Folder)
+	}
 	for _, name := range slices.Sorted(maps.Keys(g.Files)) {
 		path := filepath.Join(s.Dir, name)
 		if err := os.WriteFile(path, []byte(g.Files[name]), 0o600); err != nil {
@@ -93,8 +101,7 @@ func (g Gateway) Plan(s Site) (process.Spec, error) {
 	path, err := write(s, "sallyport.yaml", sallyportConfig, map[string]any{
 		"Site": s, "Anonymous": g.Anonymous, "Issuer": work.Issuer, "Audience": work.Audience,
 		"JWKS": cmp.Or(g.JWKS, s.Work.JWKS), "Algorithm": cmp.Or(g.Algorithm, work.RS256), "Tokens": g.Tokens,
-		"Paths": paths, "Bundles": g.Bundles, "Decisions": g.Decisions,
-		"Embedded": len(paths) == 0 && g.Bundles == "",
+		"Paths": paths, "Bundles": g.Bundles, "Decisions": g.Decisions, "Timeout": g.Timeout,
 	})
 	return process.Spec{Name: "sallyport", Path: s.Programs.Sallyport, Args: []string{"serve", "-c", path}, Listens: s.Address}, err
 }
