@@ -33,8 +33,8 @@ func (s Sweep) plot(path string) error {
 	}
 	p.NominalX(labels...)
 	p.X.Min, p.X.Max = -0.5, float64(len(labels))-0.5
-	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.15 // room for the legend
-	p.Legend.Top = true
+	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.25 // room for the legend
+	p.Legend.Top, p.Legend.XOffs = true, -vg.Points(6)
 	return p.Save(18*vg.Centimeter, 10*vg.Centimeter, path)
 }
 

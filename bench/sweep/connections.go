@@ -86,7 +86,7 @@ func (g *Ground) wake(ctx context.Context, s *subject, round int) (err error) {
 	if _, err := s.client.Run(ctx, load.Until{Length: g.Mode.Warm}); err != nil {
 		return err
 	}
-	before, err := s.sample(ctx, load.Until{Length: g.Mode.Length})
+	before, err := s.sample(ctx, s.client, load.Until{Length: g.Mode.Length})
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (g *Ground) wake(ctx context.Context, s *subject, round int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, held.Close()) }()
-	values, err := s.sample(ctx, load.Until{Length: g.Mode.Length})
+	values, err := s.sample(ctx, s.client, load.Until{Length: g.Mode.Length})
 	if err != nil {
 		return err
 	}

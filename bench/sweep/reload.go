@@ -133,6 +133,9 @@ func (g *Ground) reload(ctx context.Context, without, with *subject, by func(*ga
 				return fmt.Errorf("%s, round %d: %w", both[i].label, round+1, err)
 			}
 			both[i].see(round, values)
+			if both[i] != with {
+				continue
+			}
 			if err := r.settle(ctx); err != nil {
 				return err
 			}

@@ -25,8 +25,12 @@ type subject struct {
 	// fill is how many requests are sent before all others, so that each key of the
 	// traffic was there once; 0: only time counts.
 	fill int64
+	// alone takes the time of decisions on one connection, where they do not wait
+	// for a core that load generator and upstream have.
+	alone bool
 
 	client  *load.Client
+	single  *load.Client // with one connection
 	gateway *gateway
 	once    map[string]float64         // seen before the rounds
 	samples map[string]map[int]float64 // by key and round
@@ -121,7 +125,7 @@ func (g *Ground) rounds(ctx context.Context, page *report.Sweep, subjects []*sub
 			if s.gateway == nil || ctx.Err() != nil {
 				continue
 			}
-			values, err := s.sample(ctx, load.Until{Length: g.Mode.Length})
+			values, err := s.measure(ctx, load.Until{Length: g.Mode.Length})
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s, round %d: %w", s.name(page), round+1, err))
 				continue
@@ -145,10 +149,11 @@ func (g *Ground) open(ctx context.Context, s *subject) error {
 	if err != nil {
 		return err
 	}
-	s.gateway, s.client = w, s.loader(w.site.Address)
+	s.gateway, s.client, s.single = w, s.loader(w.site.Address), s.loader(w.site.Address)
+	s.single.Connections = 1
 	s.once = map[string]float64{"ready_ms": float64(w.ready.Microseconds()) / 1e3}
 	if s.fill > 0 {
-		values, err := s.sample(ctx, load.Until{Count: s.fill})
+		values, err := s.sample(ctx, s.client, load.Until{Count: s.fill})
 		if err != nil {
 			return fmt.Errorf("fill: %w", err)
 		}
@@ -165,8 +170,24 @@ func (g *Ground) open(ctx context.Context, s *subject) error {
 // steps of 10 ms to say something about one of them.
 const worthwhile = 1_000
 
-// sample measures once.
-func (s *subject) sample(ctx context.Context, until load.Until) (map[string]float64, error) {
+// measure measures once, and the time of decisions alone where that is wanted.
+func (s *subject) measure(ctx context.Context, until load.Until) (map[string]float64, error) {
+	values, err := s.sample(ctx, s.client, until)
+	if err != nil || !s.alone {
+		return values, err
+	}
+	alone, err := s.sample(ctx, s.single, load.Until{Length: until.Length / 2})
+	if err != nil {
+		return nil, fmt.Errorf("on one connection: %w", err)
+	}
+	values["decision_us"] = alone["decision_us"]
+	values["failed"] += alone["failed"]
+	values["others"] = max(values["others"], alone["others"])
+	return values, nil
+}
+
+// sample measures once with a client.
+func (s *subject) sample(ctx context.Context, client *load.Client, until load.Until) (map[string]float64, error) {
 	machine, err := process.Watch()
 	if err != nil {
 		return nil, err
@@ -179,7 +200,7 @@ func (s *subject) sample(ctx context.Context, until load.Until) (map[string]floa
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.client.Run(ctx, until)
+	result, err := client.Run(ctx, until)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +225,7 @@ func (s *subject) sample(ctx context.Context, until load.Until) (map[string]floa
 	if n := now.sum(took+"_count") - told.sum(took+"_count"); n > 0 {
 		values["decision_us"] = (now.sum(took+"_sum") - told.sum(took+"_sum")) / n * 1e6
 	}
-	if size := len(s.body); size > 0 {
+	if size := len(s.body); size >= 64<<10 {
 		values["cpu_us_per_mib"] = cpu / mib(int64(size))
 	}
 	return values, nil

@@ -52,7 +52,7 @@ func Modes() map[string]Mode {
 		Rules: []int{10, 100, 200, 1_000, 10_000}, Data: []int{1, 10, 100},
 		Tokens: []int{1, 1_000, 10_000, 100_000, 1_000_000}, Paths: []int{1, 1_000, 100_000, 1_000_000},
 		Connections: []int{64, 1_000, 10_000}, Bodies: []int{0, 1 << 10, 64 << 10, 1 << 20, 10 << 20},
-		Reload: 6 * time.Second, ReloadData: 10, Starts: 11,
+		Reload: 5 * time.Second, ReloadData: 10, Starts: 11,
 	}
 	long := quick
 	long.Name, long.Rounds, long.Length, long.Reload, long.Starts = "long", 9, 4*time.Second, 15*time.Second, 31
@@ -61,7 +61,7 @@ func Modes() map[string]Mode {
 		// default, of which a test should not fail.
 		Name: "mini", Rounds: 1, Length: 100 * time.Millisecond, Warm: 50 * time.Millisecond, Decision: 10 * time.Second,
 		Rules: []int{10}, Data: []int{1}, Tokens: []int{100}, Paths: []int{100},
-		Connections: []int{100}, Bodies: []int{1 << 10}, Reload: 1500 * time.Millisecond, ReloadData: 1, Starts: 2,
+		Connections: []int{100}, Bodies: []int{64 << 10}, Reload: 1500 * time.Millisecond, ReloadData: 1, Starts: 2,
 	}}
 }
 
