@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/sallyport/sallyport/engine/meter"
 )
 
 //go:generate go test -run ^TestMetricsPage$ . -update
@@ -74,12 +76,16 @@ func (r *registrations) Float64ObservableGauge(name string, o ...metric.Float64O
 func TestMetricsPage(t *testing.T) {
 	r := &registrations{rows: map[string]string{}}
 	dir := files(t)
-	_, err := New(t.Context(), Options{
+	a, err := New(t.Context(), Options{
 		ConfigFile: filepath.Join(dir, "sallyport.yaml"), Stdout: io.Discard, Stderr: io.Discard,
 		meter: func(m metric.Meter) metric.Meter { r.Meter = m; return r },
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	kinds := map[meter.Kind]string{meter.KindCounter: "counter", meter.KindUpDown: "gauge", meter.KindHistogram: "histogram"}
+	for _, m := range a.telemetry.Metrics.Snapshot() {
+		r.add(m.Name, kinds[m.Kind], m.Unit, m.Description)
 	}
 	var b strings.Builder
 	b.WriteString("# Metrics\n\nGenerated from the code by `make generate`. They stand on the admin listener's `/metrics` in the Prometheus format,\n" +

@@ -1,7 +1,7 @@
 // Package telemetry builds what the gateway is seen through from outside: the
 // logger, the meter provider behind both the Prometheus page and OTLP, and the
 // tracer provider. It is the only package that imports the OpenTelemetry SDK;
-// all others take the API's interfaces.
+// all others take the API's interfaces, or count with package meter.
 //
 // Standard output belongs to the decision log; everything of this package goes
 // to standard error or over the network.
@@ -27,6 +27,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/sallyport/sallyport/engine/meter"
 )
 
 // Scope is the instrumentation scope of everything that the gateway emits.
@@ -34,8 +36,11 @@ const Scope = "github.com/sallyport/sallyport"
 
 // Providers are the built providers. Shutdown flushes and closes them.
 type Providers struct {
-	Meter  metric.Meter
-	Tracer trace.Tracer
+	// Metrics are for the path of a request, Meter for what happens rarely. Both
+	// stand on the same page and go to the same collector.
+	Metrics *meter.Registry
+	Meter   metric.Meter
+	Tracer  trace.Tracer
 	// Tracing tells whether spans go anywhere; without it the tracer is a no-op
 	// and costs nothing.
 	Tracing bool
@@ -43,11 +48,6 @@ type Providers struct {
 	registry *prometheus.Registry
 	closers  []func(context.Context) error
 }
-
-// durationBuckets are the histogram bounds in seconds. A gateway adds tens of
-// microseconds and waits for upstreams up to a minute, so they start lower than
-// the SDK's defaults.
-var durationBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 
 // New builds the providers. It opens no port; OTLP exporters connect lazily, so
 // a collector that is down neither stops the start nor a request.
@@ -61,7 +61,7 @@ func New(ctx context.Context, cfg Config, name, version string, logger *slog.Log
 			res = merged
 		}
 	}
-	p := &Providers{registry: prometheus.NewRegistry()}
+	p := &Providers{Metrics: meter.New(), registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -77,9 +77,11 @@ func New(ctx context.Context, cfg Config, name, version string, logger *slog.Log
 }
 
 func (p *Providers) meter(ctx context.Context, cfg Metrics, res *resource.Resource) error {
+	own := producer{p.Metrics}
 	prom, err := promexporter.New(
 		promexporter.WithRegisterer(p.registry),
 		promexporter.WithoutScopeInfo(),
+		promexporter.WithProducer(own),
 	)
 	if err != nil {
 		return fmt.Errorf("build the Prometheus exporter: %w", err)
@@ -87,9 +89,10 @@ func (p *Providers) meter(ctx context.Context, cfg Metrics, res *resource.Resour
 	opts := []sdkmetric.Option{
 		sdkmetric.WithResource(res),
 		sdkmetric.WithReader(prom),
+		// The SDK's own bounds are for milliseconds.
 		sdkmetric.WithView(sdkmetric.NewView(
 			sdkmetric.Instrument{Unit: "s", Kind: sdkmetric.InstrumentKindHistogram},
-			sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: durationBuckets}},
+			sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: seconds(meter.Bounds())}},
 		)),
 	}
 	if cfg.Endpoint != "" {
@@ -97,7 +100,7 @@ func (p *Providers) meter(ctx context.Context, cfg Metrics, res *resource.Resour
 		if err != nil {
 			return err
 		}
-		opts = append(opts, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exp, sdkmetric.WithInterval(cfg.Interval))))
+		opts = append(opts, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exp, sdkmetric.WithInterval(cfg.Interval), sdkmetric.WithProducer(own))))
 	}
 	mp := sdkmetric.NewMeterProvider(opts...)
 	p.Meter = mp.Meter(Scope)

@@ -26,10 +26,14 @@ import (
 type receiver struct {
 	spans   chan string
 	metrics chan string
+	exports chan *collectormetrics.ExportMetricsServiceRequest
 }
 
 func newReceiver() *receiver {
-	return &receiver{spans: make(chan string, 16), metrics: make(chan string, 64)}
+	return &receiver{
+		spans: make(chan string, 16), metrics: make(chan string, 64),
+		exports: make(chan *collectormetrics.ExportMetricsServiceRequest, 16),
+	}
 }
 
 func (r *receiver) trace(req *collectortrace.ExportTraceServiceRequest) {
@@ -43,6 +47,7 @@ func (r *receiver) trace(req *collectortrace.ExportTraceServiceRequest) {
 }
 
 func (r *receiver) metric(req *collectormetrics.ExportMetricsServiceRequest) {
+	r.exports <- req
 	for _, rm := range req.GetResourceMetrics() {
 		for _, sm := range rm.GetScopeMetrics() {
 			for _, m := range sm.GetMetrics() {
