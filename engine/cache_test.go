@@ -13,10 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/sallyport/sallyport/engine"
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 )
 
 // clock is one that a test moves.
@@ -423,9 +424,9 @@ func TestCacheWhileActivating(t *testing.T) {
 }
 
 func TestCacheIsCounted(t *testing.T) {
-	reader := metric.NewManualReader()
+	metrics := meter.New()
 	e := cached(t, newClock(), func(cfg *engine.Config, deps *engine.Deps) {
-		deps.Meter = metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")
+		deps.Metrics = metrics
 		cfg.DecisionCache.Entries = 1
 	})
 	activate(t, e, revision(t, "one", `{}`, tenants))
@@ -438,7 +439,7 @@ func TestCacheIsCounted(t *testing.T) {
 		"sallyport.decision_cache.lookups result=hit": 1, "sallyport.decision_cache.lookups result=miss": 3,
 		"sallyport.decision_cache.lookups result=off": 3, "sallyport.decision_cache.evictions ": 2,
 	}
-	got := counts(t, reader)
+	got := metertest.Counts(metrics)
 	maps.DeleteFunc(got, func(name string, _ int64) bool { return !strings.HasPrefix(name, "sallyport.decision_cache") })
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

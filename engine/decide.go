@@ -27,13 +27,13 @@ func (e *Engine) Decide(ctx context.Context, in *authz.Input) (*authz.Decision, 
 	q := e.ask(snap, ep, in, start)
 	defer e.done(q)
 	d := q.answer()
-	e.metrics.lookup(ctx, q, d)
+	e.metrics.lookup(q, d)
 	if d == nil {
 		if d, start, err = e.decideAnew(ctx, snap, ep, in, q, start); err != nil {
 			return nil, err
 		}
 	}
-	e.metrics.decision(ctx, d, e.deps.Now().Sub(start))
+	e.metrics.decision(d, e.deps.Now().Sub(start))
 	return d, nil
 }
 
@@ -55,7 +55,7 @@ func (e *Engine) decideAnew(
 		return nil, start, err
 	}
 	if len(ev.errs) == 0 {
-		e.metrics.evicted(ctx, q.keep(d))
+		e.metrics.evicted(q.keep(d))
 	}
 	return d, start, nil
 }
@@ -124,7 +124,7 @@ type evaluation struct {
 func (e *Engine) evaluate(ctx context.Context, ev *evaluation) (result ast.Value, fault *authz.Fault) {
 	defer func() {
 		if p := recover(); p != nil {
-			e.metrics.panics.Add(ctx, 1)
+			e.metrics.panics.Add(1)
 			e.deps.Logger.ErrorContext(ctx, "policy evaluation panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 			result, fault = nil, &authz.Fault{Kind: authz.FaultEval, Detail: fmt.Sprintf("panic: %v", p)}
 		}
@@ -191,7 +191,7 @@ func (e *Engine) reportBuiltinErrors(ctx context.Context, ev *evaluation) {
 	if len(ev.errs) == 0 {
 		return
 	}
-	e.metrics.builtinErrors.Add(ctx, int64(len(ev.errs)))
+	e.metrics.builtinErrors.Add(int64(len(ev.errs)))
 	e.deps.Logger.DebugContext(ctx, "built-in function failed",
 		slog.String("entrypoint", ev.entrypoint.path), slog.Int("errors", len(ev.errs)), slog.String("first", ev.errs[0].Error()))
 }

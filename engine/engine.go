@@ -13,7 +13,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
@@ -22,18 +21,17 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown/cache"
-	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/sallyport/sallyport/engine/analysis"
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 )
 
 // Deps are what the engine uses of its surroundings. All may be left out.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
-	Now    func() time.Time
+	Logger  *slog.Logger
+	Metrics *meter.Registry
+	Now     func() time.Time
 	// Supported returns an error for a decision with an obligation that this
 	// gateway cannot carry out; such a decision is a policy fault. Nil refuses
 	// what has no machinery yet: token_exchange, rate_limit, and a challenge to
@@ -75,8 +73,8 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	if deps.Meter == nil {
-		deps.Meter = noop.Meter{}
+	if deps.Metrics == nil {
+		deps.Metrics = meter.New()
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
@@ -84,12 +82,8 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	if deps.Supported == nil {
 		deps.Supported = implemented
 	}
-	m, err := newInstruments(deps.Meter)
-	if err != nil {
-		return nil, fmt.Errorf("create metrics of the engine: %w", err)
-	}
 	e := &Engine{
-		cfg: cfg, deps: deps, metrics: m,
+		cfg: cfg, deps: deps, metrics: newInstruments(deps.Metrics),
 		caps:     capabilities(cfg.Builtins),
 		required: map[string]struct{}{cfg.Entrypoint: {}},
 	}

@@ -17,11 +17,12 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/types"
-	"go.opentelemetry.io/otel/sdk/metric"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/engine"
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/engine/store"
 )
 
@@ -276,10 +277,10 @@ func TestActivateWithinACommit(t *testing.T) {
 }
 
 func TestDecisionsAreCounted(t *testing.T) {
-	reader := metric.NewManualReader()
+	metrics := meter.New()
 	e := newEngine(t, func(cfg *engine.Config, deps *engine.Deps) {
 		cfg.DecisionCache.Entries = 0
-		deps.Meter = metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")
+		deps.Metrics = metrics
 	})
 	const policy = `package gateway
 
@@ -304,7 +305,7 @@ decision if to_number(input.request.method)`
 		"sallyport.policy.builtin_errors ": 2, "sallyport.policy.activations result=activated": 1,
 		"sallyport.decision_cache.lookups result=off": 4,
 	}
-	if diff := cmp.Diff(want, counts(t, reader)); diff != "" {
+	if diff := cmp.Diff(want, metertest.Counts(metrics)); diff != "" {
 		t.Error(diff)
 	}
 }

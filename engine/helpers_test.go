@@ -8,9 +8,6 @@ import (
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/storage"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/sallyport/sallyport/engine/store"
 )
@@ -34,30 +31,4 @@ func newServer(t *testing.T) *server {
 	}))
 	t.Cleanup(s.Close)
 	return s
-}
-
-// counts returns what the instruments counted, by name and attributes.
-func counts(t *testing.T, reader *metric.ManualReader) map[string]int64 {
-	t.Helper()
-	var all metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]int64{}
-	encoder := attribute.DefaultEncoder()
-	for _, scope := range all.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			switch data := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range data.DataPoints {
-					out[m.Name+" "+p.Attributes.Encoded(encoder)] = p.Value
-				}
-			case metricdata.Histogram[float64]:
-				for _, p := range data.DataPoints {
-					out[m.Name+" "+p.Attributes.Encoded(encoder)] = int64(p.Count)
-				}
-			}
-		}
-	}
-	return out
 }

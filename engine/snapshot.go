@@ -77,12 +77,12 @@ func (e *Engine) Activate(ctx context.Context, rev Revision) error {
 	defer e.mu.Unlock()
 	snap, err := e.prepare(ctx, rev)
 	if err != nil {
-		e.metrics.activation(ctx, false)
+		e.metrics.activation(false)
 		return fmt.Errorf("activate policy revision %q: %w", rev.ID, err)
 	}
 	// Point of no return: nothing below can fail.
 	e.current.Store(snap)
-	e.metrics.activation(ctx, true)
+	e.metrics.activation(true)
 	e.deps.Logger.DebugContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
 	return nil
 }

@@ -57,7 +57,7 @@ func sameSource(a, b config.Policy) bool {
 // are loaded, so that a start with policies that do not compile stops; bundle
 // services are contacted when the unit runs.
 func (a *App) buildPolicy(cfg *config.Config) (*policyUnit, error) {
-	e, err := engine.New(cfg.Policy.Engine, engine.Deps{Logger: a.logger, Meter: a.telemetry.Meter, Now: time.Now})
+	e, err := engine.New(cfg.Policy.Engine, engine.Deps{Logger: a.logger, Metrics: a.telemetry.Metrics, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
