@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"go.opentelemetry.io/otel/metric"
-
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 )
 
 // Named is an authenticator with its name in the configuration.
@@ -20,7 +19,7 @@ type Named struct {
 // It is immutable and safe for concurrent use.
 type Chain struct {
 	links   []link
-	missing counter
+	missing *meter.Count
 }
 
 type link struct {
@@ -28,13 +27,13 @@ type link struct {
 	outcomes outcomes
 }
 
-// New makes a chain. The meter counts what each authenticator answered; nil
-// counts nothing.
-func New(links []Named, meter metric.Meter) (*Chain, error) {
-	count, err := newAuthentications(meter)
-	if err != nil {
-		return nil, err
+// New makes a chain. What each authenticator answered is counted in metrics; with
+// nil, nobody sees it.
+func New(links []Named, metrics *meter.Registry) (*Chain, error) {
+	if metrics == nil {
+		metrics = meter.New()
 	}
+	count := newAuthentications(metrics)
 	c := &Chain{links: make([]link, len(links)), missing: count.of("", "missing")}
 	for i, l := range links {
 		if l.Authenticator == nil {
@@ -57,11 +56,11 @@ func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, 
 		id, err := l.Authenticator.Authenticate(ctx, r)
 		switch {
 		case err == nil && id == nil:
-			return nil, l.refuse(ctx, errors.New("authenticator returned no identity"))
+			return nil, l.refuse(errors.New("authenticator returned no identity"))
 		case err == nil && foreign != nil && !id.Authenticated:
 			// Somebody presented a credential: it is not to be ignored.
 		case err == nil:
-			l.outcomes.accepted.add(ctx)
+			l.outcomes.accepted.Add(1)
 			return id, nil
 		case errors.Is(err, ErrForeign):
 			if foreign == nil {
@@ -69,26 +68,26 @@ func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, 
 			}
 		case errors.Is(err, ErrNotMine):
 		case errors.As(err, new(*Answer)):
-			l.outcomes.answered.add(ctx)
+			l.outcomes.answered.Add(1)
 			return nil, err
 		default:
-			return nil, l.refuse(ctx, err)
+			return nil, l.refuse(err)
 		}
 	}
 	if foreign != nil {
-		foreign.outcomes.rejected.add(ctx)
+		foreign.outcomes.rejected.Add(1)
 		return nil, &refusal{by: foreign, class: ErrInvalid, err: why}
 	}
-	c.missing.add(ctx)
+	c.missing.Add(1)
 	return nil, ErrNoCredential
 }
 
-func (l *link) refuse(ctx context.Context, err error) *refusal {
+func (l *link) refuse(err error) *refusal {
 	if errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnavailable) {
-		l.outcomes.rejected.add(ctx)
+		l.outcomes.rejected.Add(1)
 		return &refusal{by: l, class: ErrInvalid, err: err}
 	}
-	l.outcomes.unavailable.add(ctx)
+	l.outcomes.unavailable.Add(1)
 	return &refusal{by: l, class: ErrUnavailable, err: err}
 }
 

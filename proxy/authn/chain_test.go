@@ -8,11 +8,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.opentelemetry.io/otel/attribute"
-	sdk "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 )
@@ -142,38 +141,25 @@ func TestBearerChallenge(t *testing.T) {
 }
 
 func TestMetric(t *testing.T) {
-	reader := sdk.NewManualReader()
-	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+	metrics := meter.New()
 	for _, err := range []error{nil, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrForeign, authn.ErrNotMine} {
 		a := answers{err: err}
 		if err == nil {
 			a.identity = &authz.Identity{}
 		}
-		c, newErr := authn.New([]authn.Named{{Name: "corp", Authenticator: a}}, meter)
+		c, newErr := authn.New([]authn.Named{{Name: "corp", Authenticator: a}}, metrics)
 		if newErr != nil {
 			t.Fatal(newErr)
 		}
 		_, _ = c.Authenticate(t.Context(), &authn.Request{})
 	}
-	var data metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &data); err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]int64{}
-	for _, m := range data.ScopeMetrics[0].Metrics {
-		for _, p := range m.Data.(metricdata.Sum[int64]).DataPoints {
-			name, _ := p.Attributes.Value(attribute.Key("authenticator"))
-			outcome, _ := p.Attributes.Value(attribute.Key("outcome"))
-			got[m.Name+" "+name.AsString()+" "+outcome.AsString()] = p.Value
-		}
-	}
 	want := map[string]int64{
-		"sallyport.authentications corp accepted":    1,
-		"sallyport.authentications corp rejected":    2,
-		"sallyport.authentications corp unavailable": 1,
-		"sallyport.authentications  missing":         1,
+		"sallyport.authentications authenticator=corp,outcome=accepted":    1,
+		"sallyport.authentications authenticator=corp,outcome=rejected":    2,
+		"sallyport.authentications authenticator=corp,outcome=unavailable": 1,
+		"sallyport.authentications authenticator=,outcome=missing":         1,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, metertest.Counts(metrics)); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }

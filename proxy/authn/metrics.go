@@ -1,33 +1,18 @@
 package authn
 
-import (
-	"context"
-	"fmt"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/metric/noop"
-)
+import "github.com/sallyport/sallyport/engine/meter"
 
 // authentications is the counter of what authenticators answered.
-type authentications struct{ metric.Int64Counter }
+type authentications struct{ *meter.Counter }
 
-func newAuthentications(meter metric.Meter) (authentications, error) {
-	if meter == nil {
-		meter = noop.Meter{}
-	}
-	c, err := meter.Int64Counter("sallyport.authentications",
-		metric.WithDescription("Requests by the authenticator that ended the search for an identity, and its answer: "+
-			"accepted, rejected, unavailable, answered by itself (a redirect to log in); missing when no authenticator found a credential."),
-		metric.WithUnit("{request}"))
-	if err != nil {
-		return authentications{}, fmt.Errorf("register sallyport.authentications: %w", err)
-	}
-	return authentications{c}, nil
+func newAuthentications(r *meter.Registry) authentications {
+	return authentications{r.Counter("sallyport.authentications", "{request}",
+		"Requests by the authenticator that ended the search for an identity, and its answer: "+
+			"accepted, rejected, unavailable, answered by itself (a redirect to log in); missing when no authenticator found a credential.")}
 }
 
-// outcomes are the counters of one authenticator.
-type outcomes struct{ accepted, rejected, unavailable, answered counter }
+// outcomes are the series of one authenticator.
+type outcomes struct{ accepted, rejected, unavailable, answered *meter.Count }
 
 func (a authentications) outcomesOf(name string) outcomes {
 	return outcomes{
@@ -38,16 +23,6 @@ func (a authentications) outcomesOf(name string) outcomes {
 	}
 }
 
-func (a authentications) of(name, outcome string) counter {
-	set := attribute.NewSet(attribute.String("authenticator", name), attribute.String("outcome", outcome))
-	return counter{counts: a, options: []metric.AddOption{metric.WithAttributeSet(set)}}
+func (a authentications) of(name, outcome string) *meter.Count {
+	return a.With(meter.String("authenticator", name), meter.String("outcome", outcome))
 }
-
-// counter is a counter with its attributes prepared: building an attribute set
-// for each request costs three times what the addition does.
-type counter struct {
-	counts  authentications
-	options []metric.AddOption
-}
-
-func (c counter) add(ctx context.Context) { c.counts.Add(ctx, 1, c.options...) }

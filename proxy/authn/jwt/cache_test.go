@@ -10,9 +10,8 @@ import (
 	"time"
 	"unsafe"
 
-	sdk "go.opentelemetry.io/otel/sdk/metric"
-
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 )
 
@@ -164,7 +163,7 @@ func TestAllocations(t *testing.T) {
 	a := newFromFile(t, nil, k)
 	first := newFromFile(t, func(c *Config) { c.Issuer = "https://other.example" }, k)
 	chain, err := authn.New([]authn.Named{{Name: "other", Authenticator: first}, {Name: "corp", Authenticator: a}},
-		sdk.NewMeterProvider(sdk.WithReader(sdk.NewManualReader())).Meter("test"))
+		meter.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +198,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		}
 	})
 	chain, err := authn.New([]authn.Named{{Name: "corp", Authenticator: a}},
-		sdk.NewMeterProvider(sdk.WithReader(sdk.NewManualReader())).Meter("test"))
+		meter.New())
 	if err != nil {
 		b.Fatal(err)
 	}

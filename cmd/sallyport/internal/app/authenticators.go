@@ -122,6 +122,6 @@ func (a *App) chain(all map[string]*authenticator) func(names []string) (judge.C
 		for i, name := range names {
 			links[i] = authn.Named{Name: name, Authenticator: all[name].Authenticator}
 		}
-		return authn.New(links, a.telemetry.Meter)
+		return authn.New(links, a.telemetry.Metrics)
 	}
 }
