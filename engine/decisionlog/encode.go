@@ -18,8 +18,9 @@ type encoder struct {
 	fields     []field // of the last multimap, for the next
 }
 
-func (enc *encoder) event(r *authz.Record, now time.Time) *Event {
-	e := &Event{Time: now, Outcome: r.Outcome, TraceID: r.TraceID, SpanID: r.SpanID}
+// event encodes r. A record without the time of its request gets that of now.
+func (enc *encoder) event(r *authz.Record, now func() time.Time) *Event {
+	e := &Event{Outcome: r.Outcome, TraceID: r.TraceID, SpanID: r.SpanID}
 	if r.Decision != nil {
 		e.DecisionID, e.Revision, e.Bundles = r.Decision.ID, r.Decision.Revision, r.Decision.Bundles
 		e.Decision = enc.decision(r.Decision)
@@ -27,13 +28,14 @@ func (enc *encoder) event(r *authz.Record, now time.Time) *Event {
 	}
 	if r.Input != nil {
 		e.RequestID = r.Input.Request.ID
-		if t := r.Input.Request.Time; !t.IsZero() {
-			e.Time = t
-		}
+		e.Time = r.Input.Request.Time
 		if r.Decision != nil && r.Input.Route.Entrypoint != "" {
 			e.Entrypoint = r.Input.Route.Entrypoint
 		}
 		e.Input = enc.input(r.Input)
+	}
+	if e.Time.IsZero() {
+		e.Time = now()
 	}
 	omitted := enc.maxInput > 0 && len(e.Input) > enc.maxInput
 	if omitted {

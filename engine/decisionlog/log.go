@@ -12,7 +12,6 @@ package decisionlog
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 )
 
 // Event is one record as it left the log: masked and encoded. It is shared and
@@ -50,9 +50,10 @@ type Sink interface {
 
 // Deps are what the log uses of its surroundings. All may be left out.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
-	Now    func() time.Time
+	Logger  *slog.Logger
+	Metrics *meter.Registry // of the records
+	Meter   metric.Meter    // of the queue
+	Now     func() time.Time
 	// Entrypoint is written for requests whose route names none.
 	Entrypoint string
 	Sinks      []Sink
@@ -70,7 +71,7 @@ type Log struct {
 
 	failing bool // the newest write failed; the worker's alone
 
-	written, dropped, failed metric.Int64Counter
+	written, dropped, failed *meter.Count
 }
 
 // New returns a log that writes to w once it runs.
@@ -80,6 +81,9 @@ func New(cfg Config, w io.Writer, deps Deps) (*Log, error) {
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = meter.New()
 	}
 	if deps.Meter == nil {
 		deps.Meter = noop.Meter{}
@@ -92,24 +96,19 @@ func New(cfg Config, w io.Writer, deps Deps) (*Log, error) {
 		enc:  encoder{mask: newMasker(cfg.Mask), maxInput: int(cfg.MaxInput), entrypoint: deps.Entrypoint},
 		tail: newTail(cfg.Recent),
 	}
-	return l, l.instrument(deps.Meter)
+	return l, l.instrument(deps.Metrics, deps.Meter)
 }
 
-func (l *Log) instrument(meter metric.Meter) error {
-	var errs [4]error
-	l.written, errs[0] = meter.Int64Counter("sallyport.decision_log.written",
-		metric.WithDescription("Records written to the decision log."))
-	l.dropped, errs[1] = meter.Int64Counter("sallyport.decision_log.dropped",
-		metric.WithDescription("Records lost because the queue was full or the log had ended."))
-	l.failed, errs[2] = meter.Int64Counter("sallyport.decision_log.errors",
-		metric.WithDescription("Writes and sinks that failed."))
-	_, errs[3] = meter.Int64ObservableGauge("sallyport.decision_log.queued",
+func (l *Log) instrument(metrics *meter.Registry, m metric.Meter) error {
+	l.written = metrics.Counter("sallyport.decision_log.written", "", "Records written to the decision log.").With()
+	l.dropped = metrics.Counter("sallyport.decision_log.dropped", "", "Records lost because the queue was full or the log had ended.").With()
+	l.failed = metrics.Counter("sallyport.decision_log.errors", "", "Writes and sinks that failed.").With()
+	if _, err := m.Int64ObservableGauge("sallyport.decision_log.queued",
 		metric.WithDescription("Records that wait to be written."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			o.Observe(int64(len(l.queue)))
 			return nil
-		}))
-	if err := errors.Join(errs[:]...); err != nil {
+		})); err != nil {
 		return fmt.Errorf("create metrics of the decision log: %w", err)
 	}
 	return nil
@@ -142,7 +141,7 @@ func withoutBody(r *authz.Record) *authz.Record {
 	return &out
 }
 
-func (l *Log) drop() { l.dropped.Add(context.Background(), 1) }
+func (l *Log) drop() { l.dropped.Add(1) }
 
 // flushTimeout is how long the end waits for whoever reads the log.
 const flushTimeout = 5 * time.Second
@@ -169,7 +168,7 @@ func (l *Log) Run(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	lost := len(l.queue)
 	l.closed.Store(true)
-	l.dropped.Add(ctx, int64(lost))
+	l.dropped.Add(int64(lost))
 	l.deps.Logger.ErrorContext(ctx, "nobody reads the decision log; records are lost", slog.Int("records", lost), slog.String("after", flushTimeout.String()))
 	return fmt.Errorf("flush decision log: not taken within %v", flushTimeout)
 }
@@ -210,11 +209,11 @@ func (l *Log) drain(ctx context.Context) error {
 func (l *Log) handle(ctx context.Context, r *authz.Record) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.failed.Add(ctx, 1)
+			l.failed.Add(1)
 			l.deps.Logger.ErrorContext(ctx, "decision log record lost", slog.Any("panic", p))
 		}
 	}()
-	e := l.enc.event(r, l.deps.Now())
+	e := l.enc.event(r, l.deps.Now)
 	l.write(ctx, e.JSON)
 	l.tail.add(e)
 	for _, s := range l.deps.Sinks {
@@ -231,7 +230,7 @@ func (l *Log) write(ctx context.Context, line []byte) {
 		l.writeFailed(ctx, err)
 		return
 	}
-	l.written.Add(ctx, 1)
+	l.written.Add(1)
 }
 
 func (l *Log) flush(ctx context.Context) {
@@ -252,7 +251,7 @@ func (l *Log) flush(ctx context.Context) {
 // it is reset: a pipe that is gone stays gone, a disk that was full may not. The
 // first of a series is told, or the operator's log would grow with each request.
 func (l *Log) writeFailed(ctx context.Context, err error) {
-	l.failed.Add(ctx, 1)
+	l.failed.Add(1)
 	if !l.failing {
 		l.deps.Logger.ErrorContext(ctx, "write decision log", slog.Any("error", err))
 	}

@@ -15,12 +15,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/decisionlog"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/engine/setting"
 )
 
@@ -211,12 +211,22 @@ func TestLargeInputIsLeftOut(t *testing.T) {
 	}
 }
 
+// The clock is read for records only that have no time of their own.
+func TestTimeOfARecord(t *testing.T) {
+	read := 0
+	lines := write(t, func(_ *decisionlog.Config, d *decisionlog.Deps) {
+		d.Now = func() time.Time { read++; return time.UnixMilli(0) }
+	}, record(), &authz.Record{Outcome: authz.OutcomeRefused})
+	if !strings.Contains(lines[0], `"timestamp":"2026-01-02T03:04:05.678Z"`) || !strings.Contains(lines[1], `"timestamp":"1970-01-01T00:00:00.000Z"`) || read != 1 {
+		t.Errorf("the clock was read %d times for %q", read, lines)
+	}
+}
+
 func TestFullQueueDropsAndCounts(t *testing.T) {
-	reader := metric.NewManualReader()
-	provider := metric.NewMeterProvider(metric.WithReader(reader))
+	metrics := meter.New()
 	var out bytes.Buffer
 	l := newLog(t, &out, func(c *decisionlog.Config, d *decisionlog.Deps) {
-		c.Queue, d.Meter = 3, provider.Meter("test")
+		c.Queue, d.Metrics = 3, metrics
 	})
 	for range 5 {
 		l.Record(record())
@@ -226,30 +236,12 @@ func TestFullQueueDropsAndCounts(t *testing.T) {
 	if got := strings.Count(out.String(), "\n"); got != 3 {
 		t.Errorf("%d lines", got)
 	}
-	if got := sum(t, reader, "sallyport.decision_log.dropped"); got != 3 {
+	if got := metertest.Counts(metrics)["sallyport.decision_log.dropped "]; got != 3 {
 		t.Errorf("%d counted as dropped, want 3", got)
 	}
-	if got := sum(t, reader, "sallyport.decision_log.written"); got != 3 {
+	if got := metertest.Counts(metrics)["sallyport.decision_log.written "]; got != 3 {
 		t.Errorf("%d counted as written, want 3", got)
 	}
-}
-
-func sum(t *testing.T, reader *metric.ManualReader, name string) (total int64) {
-	t.Helper()
-	var all metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
-	for _, scope := range all.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			if data, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == name {
-				for _, p := range data.DataPoints {
-					total += p.Value
-				}
-			}
-		}
-	}
-	return total
 }
 
 func TestRecentAndFollow(t *testing.T) {

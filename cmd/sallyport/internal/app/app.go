@@ -68,7 +68,7 @@ func New(ctx context.Context, opts Options) (*App, error) {
 		a.telemetry.Meter = opts.meter(a.telemetry.Meter)
 	}
 	if a.log, err = decisionlog.New(cfg.DecisionLog, opts.Stdout, decisionlog.Deps{
-		Logger: a.logger, Meter: a.telemetry.Meter, Entrypoint: cfg.Policy.Engine.Entrypoint,
+		Logger: a.logger, Metrics: a.telemetry.Metrics, Meter: a.telemetry.Meter, Entrypoint: cfg.Policy.Engine.Entrypoint,
 		Sinks: []decisionlog.Sink{&opaLog{logger: a.logger, manager: a.manager}},
 	}); err != nil {
 		return nil, exit.With(exit.Config, err)
