@@ -94,7 +94,7 @@ func (c *conn) recoverPanic(ctx context.Context) {
 	if p == nil {
 		return
 	}
-	c.s.metrics.panics.Add(ctx, 1)
+	c.s.metrics.panics.Add(1)
 	c.s.logger.ErrorContext(ctx, "panic while serving a connection",
 		slog.Any("panic", p), slog.String("listener", c.listener), slog.String("stack", string(debug.Stack())))
 	if x := c.exchange.Load(); x != nil {

@@ -68,7 +68,7 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 		r.verdict = snap.judge.Judge(ctx, arrival)
 	}
 	r.carryOut(ctx)
-	r.finish(ctx)
+	r.finish()
 	return r.keep
 }
 
@@ -220,13 +220,10 @@ func (r *request) record() {
 }
 
 // finish counts the request.
-func (r *request) finish(ctx context.Context) {
-	m := r.ln.stats.measure(r.verdict.Route, r.verdict.Outcome, r.status)
-	in := r.c.s.metrics
-	in.requests.Add(ctx, 1, m.add...)
+func (r *request) finish() {
 	now := time.Now()
 	r.c.idle = now
-	in.duration.Record(ctx, now.Sub(r.start).Seconds(), m.record...)
+	r.c.s.metrics.served(&r.ln.stats, r.verdict.Route, r.verdict.Outcome, r.status, now.Sub(r.start))
 	r.endSpan()
 }
 
@@ -258,11 +255,11 @@ func (r *request) exchange(ctx context.Context) error {
 		c.awaiting.Store(0)
 		c.exchange.Store(nil)
 		endSpan(0, err)
-		c.s.metrics.failed(ctx, t.stats, err)
+		c.s.metrics.failed(t.stats, err)
 		return err
 	}
 	endSpan(x.Response.StatusCode(), nil)
-	c.s.metrics.answered(ctx, t.stats, x.Response.StatusCode(), r.forward)
+	c.s.metrics.answered(t.stats, x.Response.StatusCode(), r.forward)
 	complete := false
 	defer func() {
 		c.awaiting.Store(0)

@@ -22,12 +22,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/problem"
 )
@@ -40,7 +38,7 @@ type Recorder interface {
 // Deps is what a Server uses. Every field may be left out.
 type Deps struct {
 	Logger   *slog.Logger
-	Meter    metric.Meter
+	Metrics  *meter.Registry
 	Tracer   trace.Tracer // nil: off; trace context is then carried on untouched
 	Recorder Recorder
 }
@@ -71,18 +69,14 @@ func New(deps Deps) (*Server, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	if deps.Meter == nil {
-		deps.Meter = noop.Meter{}
+	if deps.Metrics == nil {
+		deps.Metrics = meter.New()
 	}
 	if deps.Recorder == nil {
 		deps.Recorder = discard{}
 	}
-	metrics, err := newInstruments(deps.Meter)
-	if err != nil {
-		return nil, fmt.Errorf("make the proxy's metrics: %w", err)
-	}
 	return &Server{
-		logger: deps.Logger, tracer: deps.Tracer, recorder: deps.Recorder, metrics: metrics, linger: time.Second,
+		logger: deps.Logger, tracer: deps.Tracer, recorder: deps.Recorder, metrics: newInstruments(deps.Metrics), linger: time.Second,
 		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
 	}, nil
 }
@@ -127,7 +121,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, name string) error 
 }
 
 func (s *Server) accept(ctx context.Context, ln net.Listener, name string) error {
-	open := metric.WithAttributeSet(attribute.NewSet(attribute.String("listener", name)))
+	open := s.metrics.connections.With(meter.String("listener", name))
 	var count atomic.Int64
 	var pause time.Duration
 	for {
@@ -157,16 +151,14 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, name string) error
 			continue
 		}
 		count.Add(1)
-		s.metrics.connections.Add(ctx, 1, open)
-		go func() { //nolint:gosec // connections outlive ctx until they are drained
+		open.Add(1)
+		go func() { //nolint:gosec,contextcheck // connections outlive ctx until they are drained
 			defer func() {
 				s.remove(c)
 				count.Add(-1)
-				s.metrics.connections.Add(ctx, -1, open)
+				open.Add(-1)
 			}()
-			// Each metric asks the context for a span, and asks in vain through all
-			// the layers of the application's when nothing is traced.
-			c.serve(context.Background()) //nolint:contextcheck // as above
+			c.serve(context.Background())
 		}()
 	}
 }

@@ -48,7 +48,7 @@ type Snapshot struct {
 	users atomic.Int64 // requests, and one for being the current snapshot
 }
 
-// target is an upstream with its prepared metrics.
+// target is an upstream with its metrics.
 type target struct {
 	pool  *upstream.Pool
 	stats *upstreamStats
@@ -113,7 +113,7 @@ func (s *Snapshot) addUpstreams(cfgs map[string]upstream.Config) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("upstream %s: %w", name, err))
 		}
-		s.upstreams[name] = &target{p, newUpstreamStats(name)}
+		s.upstreams[name] = &target{p, &upstreamStats{name: name}}
 	}
 	return errors.Join(errs...)
 }

@@ -1,78 +1,75 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"strconv"
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/problem"
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
 // instruments are the metrics of the front.
 type instruments struct {
-	requests         metric.Int64Counter
-	duration         metric.Float64Histogram
-	upstreamRequests metric.Int64Counter
-	upstreamDuration metric.Float64Histogram
-	upstreamErrors   metric.Int64Counter
-	connections      metric.Int64UpDownCounter
-	panics           metric.Int64Counter
+	requests         *meter.Counter
+	duration         *meter.Histogram
+	upstreamRequests *meter.Counter
+	upstreamDuration *meter.Histogram
+	upstreamErrors   *meter.Counter
+	connections      *meter.Counter
+	panics           *meter.Count
 }
 
-// Bounds of durations in seconds: a gateway adds fractions of a millisecond.
-var durationBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
-
-func newInstruments(m metric.Meter) (*instruments, error) {
-	var in instruments
-	var errs [7]error
-	in.requests, errs[0] = m.Int64Counter("sallyport.requests", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests by listener, route, outcome and class of the status."))
-	in.duration, errs[1] = m.Float64Histogram("sallyport.request.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(durationBounds...),
-		metric.WithDescription("Time from the end of the request head to the end of the response."))
-	in.upstreamRequests, errs[2] = m.Int64Counter("sallyport.upstream.requests", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests that an upstream answered, by class of the status."))
-	in.upstreamDuration, errs[3] = m.Float64Histogram("sallyport.upstream.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(durationBounds...),
-		metric.WithDescription("Time from sending a request to the head of the upstream's response."))
-	in.upstreamErrors, errs[4] = m.Int64Counter("sallyport.upstream.errors", metric.WithUnit("{error}"),
-		metric.WithDescription("Requests that an upstream did not answer, by reason."))
-	in.connections, errs[5] = m.Int64UpDownCounter("sallyport.connections.open", metric.WithUnit("{connection}"),
-		metric.WithDescription("Open client connections by listener."))
-	in.panics, errs[6] = m.Int64Counter("sallyport.panics", metric.WithUnit("{panic}"),
-		metric.WithDescription("Panics that ended a connection and not the process."))
-	return &in, errors.Join(errs[:]...)
+func newInstruments(r *meter.Registry) *instruments {
+	return &instruments{
+		requests: r.Counter("sallyport.requests", "{request}", "Requests by listener, route, outcome and class of the status."),
+		duration: r.Histogram("sallyport.request.duration",
+			"Time from the end of the request head to the end of the response.", meter.Bounds()),
+		upstreamRequests: r.Counter("sallyport.upstream.requests", "{request}",
+			"Requests that an upstream answered, by class of the status."),
+		upstreamDuration: r.Histogram("sallyport.upstream.duration",
+			"Time from sending a request to the head of the upstream's response.", meter.Bounds()),
+		upstreamErrors: r.Counter("sallyport.upstream.errors", "{error}", "Requests that an upstream did not answer, by reason."),
+		connections:    r.UpDownCounter("sallyport.connections.open", "{connection}", "Open client connections by listener."),
+		panics:         r.Counter("sallyport.panics", "{panic}", "Panics that ended a connection and not the process.").With(),
+	}
 }
 
-// stats keeps the attribute sets of one listener: making them each time would
-// cost more than all the counting.
+// measure is what is counted of a request or an exchange.
+type measure struct {
+	count    *meter.Count
+	duration *meter.Durations
+}
+
+func (m *measure) add(took time.Duration) {
+	m.count.Add(1)
+	m.duration.Record(took)
+}
+
+// slot keeps a measure from its first use on. Whoever is first at the same time
+// gets the same series.
+type slot struct{ atomic.Pointer[measure] }
+
+func (s *slot) of(count *meter.Counter, duration *meter.Histogram, attrs ...meter.Attr) *measure {
+	m := &measure{count: count.With(attrs...), duration: duration.With(attrs...)}
+	s.Store(m)
+	return m
+}
+
+// stats keeps the series of one listener: finding them each time would cost more
+// than all the counting.
 type stats struct {
 	listener string
 	routes   []cells // by route index; the last is for requests without route
 }
 
-// cells are the attribute sets of one route, by outcome and class of status.
+// cells are the series of one route, by outcome and class of status.
 type cells struct {
-	name string
-	sets [outcomes * classesOfStatus]atomic.Pointer[measure]
-}
-
-// measure holds the prepared options of one attribute set.
-type measure struct {
-	add    []metric.AddOption
-	record []metric.RecordOption
-}
-
-func newMeasure(kv ...attribute.KeyValue) *measure {
-	set := metric.WithAttributeSet(attribute.NewSet(kv...))
-	return &measure{add: []metric.AddOption{set}, record: []metric.RecordOption{set}}
+	name  string
+	slots [outcomes * classesOfStatus]slot
 }
 
 const (
@@ -93,8 +90,8 @@ func newStats(listener string, table *route.Table) stats {
 	return st
 }
 
-// measure returns the options for a request, making them at its first use.
-func (st *stats) measure(r *route.Route, outcome authz.Outcome, status int) *measure {
+// served counts a request.
+func (in *instruments) served(st *stats, r *route.Route, outcome authz.Outcome, status int, took time.Duration) {
 	cell := &st.routes[len(st.routes)-1]
 	if r != nil {
 		cell = &st.routes[r.Index]
@@ -106,16 +103,14 @@ func (st *stats) measure(r *route.Route, outcome authz.Outcome, status int) *mea
 		}
 	}
 	class := classOf(status)
-	slot := &cell.sets[o*classesOfStatus+class]
-	if m := slot.Load(); m != nil {
-		return m
+	at := &cell.slots[o*classesOfStatus+class]
+	m := at.Load()
+	if m == nil {
+		m = at.of(in.requests, in.duration,
+			meter.String("listener", st.listener), meter.String("route", cell.name),
+			meter.String("outcome", string(outcomeNames[o])), meter.String("code", className(class)))
 	}
-	m := newMeasure(
-		attribute.String("listener", st.listener), attribute.String("route", cell.name),
-		attribute.String("outcome", string(outcomeNames[o])), attribute.String("code", className(class)),
-	)
-	slot.Store(m)
-	return m
+	m.add(took)
 }
 
 func classOf(status int) int {
@@ -132,33 +127,27 @@ func className(class int) string {
 	return strconv.Itoa(class) + "xx"
 }
 
-// upstreamStats are the prepared options of one upstream.
+// upstreamStats keeps the series of one upstream.
 type upstreamStats struct {
-	classes [classesOfStatus]*measure
-	errors  [4]*measure
+	name    string
+	classes [classesOfStatus]slot
+	errors  [4]atomic.Pointer[meter.Count] // by index of errorReasons
 }
 
 var errorReasons = [4]string{"unreachable", "timeout", "protocol", "busy"}
 
-func newUpstreamStats(name string) *upstreamStats {
-	u := &upstreamStats{}
-	for i := range u.classes {
-		u.classes[i] = newMeasure(attribute.String("upstream", name), attribute.String("code", className(i)))
-	}
-	for i := range u.errors {
-		u.errors[i] = newMeasure(attribute.String("upstream", name), attribute.String("reason", errorReasons[i]))
-	}
-	return u
-}
-
 // answered counts a response, failed the lack of one.
-func (in *instruments) answered(ctx context.Context, u *upstreamStats, status int, took time.Duration) {
-	m := u.classes[classOf(status)]
-	in.upstreamRequests.Add(ctx, 1, m.add...)
-	in.upstreamDuration.Record(ctx, took.Seconds(), m.record...)
+func (in *instruments) answered(u *upstreamStats, status int, took time.Duration) {
+	class := classOf(status)
+	m := u.classes[class].Load()
+	if m == nil {
+		m = u.classes[class].of(in.upstreamRequests, in.upstreamDuration,
+			meter.String("upstream", u.name), meter.String("code", className(class)))
+	}
+	m.add(took)
 }
 
-func (in *instruments) failed(ctx context.Context, u *upstreamStats, err error) {
+func (in *instruments) failed(u *upstreamStats, err error) {
 	reason := 0
 	switch {
 	case errors.Is(err, problem.ErrUpstreamTimeout):
@@ -170,5 +159,10 @@ func (in *instruments) failed(ctx context.Context, u *upstreamStats, err error) 
 	case !errors.Is(err, problem.ErrUnreachable):
 		return // the client's fault
 	}
-	in.upstreamErrors.Add(ctx, 1, u.errors[reason].add...)
+	c := u.errors[reason].Load()
+	if c == nil {
+		c = in.upstreamErrors.With(meter.String("upstream", u.name), meter.String("reason", errorReasons[reason]))
+		u.errors[reason].Store(c)
+	}
+	c.Add(1)
 }

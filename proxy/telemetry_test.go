@@ -1,18 +1,20 @@
 package proxy
 
 import (
-	"context"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"github.com/google/go-cmp/cmp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
+	"github.com/sallyport/sallyport/proxy/problem"
 )
 
 func TestMain(m *testing.M) {
@@ -67,10 +69,9 @@ func TestSpans(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	reader := sdkmetric.NewManualReader()
-	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	metrics := meter.New()
 	up := listenRaw(t, nil)
-	g := start(t, up.addr(), func(_ *Config, _ *Parts, d *Deps) { d.Meter = provider.Meter("test") },
+	g := start(t, up.addr(), func(_ *Config, _ *Parts, d *Deps) { d.Metrics = metrics },
 		withDecider(func(in *authz.Input) (*authz.Decision, error) {
 			if in.Request.Path == "/panic" {
 				panic("test")
@@ -80,46 +81,62 @@ func TestMetrics(t *testing.T) {
 	for _, p := range []string{"/ok", "/ok", "/no", "/panic", "//"} {
 		send(t, g.addr, "GET "+p+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	}
-	want := map[string]int64{
-		"sallyport.requests allowed all 2xx": 2, "sallyport.requests denied all 4xx": 1, "sallyport.requests refused  4xx": 1,
-		"sallyport.upstream.requests main 2xx": 2, "sallyport.panics": 1,
+	want := map[string]int64{"sallyport.panics ": 1, "sallyport.connections.open listener=public": 0}
+	for _, name := range []string{"sallyport.requests ", "sallyport.request.duration "} {
+		want[name+"code=2xx,listener=public,outcome=allowed,route=all"] = 2
+		want[name+"code=4xx,listener=public,outcome=denied,route=all"] = 1
+		want[name+"code=4xx,listener=public,outcome=refused,route="] = 1
 	}
-	eventually(t, "the connections are counted down", func() bool { return sums(t, reader)["sallyport.connections.open public"] == 0 })
-	got := sums(t, reader)
-	for name, n := range want {
-		if got[name] != n {
-			t.Errorf("%s is %d, want %d of %v", name, got[name], n, got)
-		}
+	for _, name := range []string{"sallyport.upstream.requests ", "sallyport.upstream.duration "} {
+		want[name+"code=2xx,upstream=main"] = 2
+	}
+	eventually(t, "the connections are counted down", func() bool {
+		return metertest.Counts(metrics)["sallyport.connections.open listener=public"] == 0
+	})
+	if diff := cmp.Diff(want, metertest.Counts(metrics)); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }
 
-// sums collects counters by name and the values of the attributes that matter.
-func sums(t *testing.T, reader *sdkmetric.ManualReader) map[string]int64 {
-	t.Helper()
-	var data metricdata.ResourceMetrics
-	if err := reader.Collect(context.Background(), &data); err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]int64{}
-	for _, scope := range data.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			sum, ok := m.Data.(metricdata.Sum[int64])
-			if !ok {
-				continue
-			}
-			for _, p := range sum.DataPoints {
-				name := m.Name
-				for _, k := range []attribute.Key{"outcome", "route", "upstream", "code"} {
-					if v, ok := p.Attributes.Value(k); ok {
-						name += " " + v.AsString()
-					}
-				}
-				if v, ok := p.Attributes.Value("listener"); ok && m.Name == "sallyport.connections.open" {
-					name += " " + v.AsString()
-				}
-				out[name] += p.Value
-			}
+// What an upstream did not answer is counted by reason, and a reload goes on with
+// the series that there are.
+func TestMetricsOfFailuresAcrossReloads(t *testing.T) {
+	metrics := meter.New()
+	up := listenRaw(t, nil)
+	up.ln.Close()
+	g := start(t, up.addr(), func(_ *Config, _ *Parts, d *Deps) { d.Metrics = metrics })
+	for range 3 {
+		if resp, _ := get(t, g.addr, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); resp.StatusCode != http.StatusBadGateway {
+			t.Fatalf("got %d, want 502", resp.StatusCode)
 		}
+		snap, err := Build(g.cfg, g.parts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Swap(snap)
 	}
-	return out
+	want := map[string]int64{
+		"sallyport.connections.open listener=public":                                    0,
+		"sallyport.requests code=5xx,listener=public,outcome=allowed,route=all":         3,
+		"sallyport.request.duration code=5xx,listener=public,outcome=allowed,route=all": 3,
+		"sallyport.upstream.errors reason=unreachable,upstream=main":                    3,
+	}
+	eventually(t, "the connections are counted down", func() bool {
+		return metertest.Counts(metrics)["sallyport.connections.open listener=public"] == 0
+	})
+	if diff := cmp.Diff(want, metertest.Counts(metrics)); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+func TestCountingAllocs(t *testing.T) {
+	in, st, u := newInstruments(meter.New()), stats{listener: "public", routes: make([]cells, 1)}, &upstreamStats{name: "main"}
+	n := testing.AllocsPerRun(100, func() {
+		in.served(&st, nil, authz.OutcomeAllowed, http.StatusOK, time.Millisecond)
+		in.answered(u, http.StatusOK, time.Millisecond)
+		in.failed(u, problem.ErrUpstreamBusy)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }

@@ -76,7 +76,7 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	if a.status, err = newStatus(a.telemetry.Meter); err != nil {
 		return nil, err
 	}
-	if a.front, err = proxy.New(proxy.Deps{Logger: a.logger, Meter: a.telemetry.Meter, Tracer: a.tracer(), Recorder: a.log}); err != nil {
+	if a.front, err = proxy.New(proxy.Deps{Logger: a.logger, Metrics: a.telemetry.Metrics, Tracer: a.tracer(), Recorder: a.log}); err != nil {
 		return nil, err
 	}
 	g, err := a.build(ctx, cfg, nil)
