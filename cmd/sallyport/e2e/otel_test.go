@@ -93,7 +93,9 @@ telemetry:
 					t.Errorf("upstream got the caller's span %q, want the gateway's", got)
 				}
 			}
-			eventually(t, 10*time.Second, "metrics arrive", func() bool { return strings.Contains(seen.String(), "sallyport.requests") })
+			eventually(t, 10*time.Second, "metrics of both kinds arrive", func() bool {
+				return strings.Contains(seen.String(), "Name: sallyport.requests") && strings.Contains(seen.String(), "Name: sallyport.decision_log.queued")
+			})
 			s.gateway.stop(t) // flushes
 			eventually(t, 10*time.Second, "spans arrive", func() bool { return len(spans(seen.String())) >= 4 })
 			text := seen.String()
