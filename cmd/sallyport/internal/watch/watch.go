@@ -67,22 +67,34 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	quiet := time.NewTimer(settle) // looks once at the start: files may have changed since they were marked
 	defer quiet.Stop()
+	var first time.Time // event since the last look
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-notify.Events:
-			quiet.Reset(settle)
+			if first.IsZero() {
+				first = time.Now()
+			}
+			if time.Since(first) < patience*settle {
+				quiet.Reset(settle)
+			}
+			continue
 		case err := <-notify.Errors:
 			w.Logger.WarnContext(ctx, "file watcher lost events; looking at all files", slog.Any("error", err))
 			quiet.Reset(settle)
+			continue
 		case <-poll.C:
-			w.look(ctx, notify)
 		case <-quiet.C:
-			w.look(ctx, notify)
 		}
+		w.look(ctx, notify)
+		first = time.Time{}
 	}
 }
+
+// patience is for how many times the settling time files are waited for: a folder
+// in which something is written all the time is never quiet.
+const patience = 10
 
 func or(d, def time.Duration) time.Duration {
 	if d > 0 {

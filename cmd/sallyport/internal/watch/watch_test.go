@@ -20,6 +20,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // for each reload.
 func start(t *testing.T, result error, files ...string) <-chan struct{} {
 	t.Helper()
+	return startPolling(t, 50*time.Millisecond, result, files...)
+}
+
+func startPolling(t *testing.T, poll time.Duration, result error, files ...string) <-chan struct{} {
+	t.Helper()
 	reloads := make(chan struct{}, 16)
 	target := watch.Target{Name: "t", Files: files, Reload: func(context.Context) error {
 		reloads <- struct{}{}
@@ -29,7 +34,7 @@ func start(t *testing.T, result error, files ...string) <-chan struct{} {
 		Targets: func() []watch.Target { return []watch.Target{target} },
 		Logger:  slog.New(slog.DiscardHandler),
 		Settle:  10 * time.Millisecond,
-		Poll:    50 * time.Millisecond,
+		Poll:    poll,
 	}
 	w.Mark()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -138,4 +143,31 @@ func TestLinkCycleEnds(t *testing.T) {
 	reloads := start(t, nil, dir)
 	write(t, filepath.Join(dir, "a"), "a")
 	wait(t, reloads, "a write beside a cycle")
+}
+
+// Something else is written into the folder without pause, such as a log.
+func TestFolderThatIsNeverQuiet(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "c.yaml")
+	write(t, file, "a")
+	reloads := startPolling(t, time.Hour, nil, file)
+	ctx, cancel := context.WithCancel(t.Context())
+	noise := make(chan error)
+	go func() {
+		for tick := time.NewTicker(time.Millisecond); ctx.Err() == nil; <-tick.C {
+			if err := os.WriteFile(filepath.Join(dir, "noise"), nil, 0o600); err != nil {
+				noise <- err
+				return
+			}
+		}
+		noise <- nil
+	}()
+	for _, text := range []string{"ab", "abc"} {
+		write(t, file, text)
+		wait(t, reloads, "a write beside a file that never rests")
+	}
+	cancel()
+	if err := <-noise; err != nil {
+		t.Error(err)
+	}
 }
