@@ -27,8 +27,11 @@ func traffic(identities int) []*authz.Record {
 		r.Input.Request.ID, r.Input.Request.RawQuery = fmt.Sprintf("0b8f5b9e-8a5b-4f8e-9c57-%012d", i), ""
 		r.Input.Request.Time = r.Input.Request.Time.Add(time.Duration(i) * time.Millisecond / 20)
 		r.Input.Request.Headers = []authz.Header{
-			{Name: "user-agent", Value: "curl/8.1"}, {Name: "accept", Value: "*/*"}, {Name: "accept-encoding", Value: "gzip, br"},
-			{Name: "content-type", Value: "application/json"}, {Name: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+			{Name: "user-agent", Value: "curl/8.1"},
+			{Name: "accept", Value: "*/*"},
+			{Name: "accept-encoding", Value: "gzip, br"},
+			{Name: "content-type", Value: "application/json"},
+			{Name: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		}
 		r.Decision.Upstream.SetHeaders = map[string]string{"X-User": fmt.Sprint("user-", i%identities)}
 		out = append(out, r)
@@ -47,6 +50,8 @@ func BenchmarkEvent(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		l.handle(b.Context(), records[i%len(records)])
-		i++
+		if i++; i%20 == 0 {
+			l.flush(b.Context())
+		}
 	}
 }

@@ -3,51 +3,75 @@ package decisionlog
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 )
 
-// encoder makes events of records. It belongs to the worker alone.
+// encoder makes lines of records. It belongs to the worker alone.
 type encoder struct {
 	mask       *masker
 	maxInput   int // bytes; 0: no limit
 	entrypoint string
-	fields     []field // of the last multimap, for the next
+
+	out    buffer  // lines that are not written yet
+	event  Event   // of the last line, for sinks
+	fields []field // of the last multimap, for the next
+
+	identities kept[*authz.Identity]
+	tlss       kept[*authz.TLS]
+	gateways   kept[*authz.Gateway]
+	bundles    encodedBundles
 }
 
-// event encodes r. A record without the time of its request gets that of now.
-func (enc *encoder) event(r *authz.Record, now func() time.Time) *Event {
-	e := &Event{Outcome: r.Outcome, TraceID: r.TraceID, SpanID: r.SpanID}
+// line appends the line of r, with its end, to out. The event that it returns
+// refers to that memory. A record without the time of its request gets that of now.
+func (enc *encoder) line(r *authz.Record, now func() time.Time) *Event {
+	e, w := &enc.event, &enc.out
+	*e = Event{Outcome: r.Outcome, TraceID: r.TraceID, SpanID: r.SpanID}
 	if r.Decision != nil {
 		e.DecisionID, e.Revision, e.Bundles = r.Decision.ID, r.Decision.Revision, r.Decision.Bundles
-		e.Decision = enc.decision(r.Decision)
 		e.Entrypoint = enc.entrypoint
 	}
 	if r.Input != nil {
-		e.RequestID = r.Input.Request.ID
-		e.Time = r.Input.Request.Time
+		e.RequestID, e.Time = r.Input.Request.ID, r.Input.Request.Time
 		if r.Decision != nil && r.Input.Route.Entrypoint != "" {
 			e.Entrypoint = r.Input.Route.Entrypoint
 		}
-		e.Input = enc.input(r.Input)
 	}
 	if e.Time.IsZero() {
 		e.Time = now()
 	}
-	omitted := enc.maxInput > 0 && len(e.Input) > enc.maxInput
-	if omitted {
-		e.Input = nil
-	}
-	e.JSON = enc.record(e, r, omitted)
+	start := len(w.b)
+	w.open('{')
+	enc.head(w, e, r)
+	decision := enc.decision(w, r.Decision)
+	input := enc.boundedInput(w, r.Input)
+	w.member("upstream", r.Upstream)
+	timings(w, r)
+	w.member("trace_id", e.TraceID)
+	w.member("span_id", e.SpanID)
+	w.close('}')
+	// Only now does the memory stay where it is.
+	e.JSON, e.Decision, e.Input = w.b[start:len(w.b):len(w.b)], decision.of(w), input.of(w)
+	w.b = append(w.b, '\n')
 	return e
 }
 
-func (enc *encoder) record(e *Event, r *authz.Record, omitted bool) []byte {
-	w := &buffer{b: make([]byte, 0, 512+len(e.Input)+len(e.Decision))}
-	w.open('{')
+// part is where a part of a line stands in the buffer; the zero value is none.
+type part struct{ start, end int }
+
+func (p part) of(w *buffer) []byte {
+	if p.end == 0 {
+		return nil
+	}
+	return w.b[p.start:p.end:p.end]
+}
+
+// head writes what stands before decision and input.
+func (enc *encoder) head(w *buffer, e *Event, r *authz.Record) {
 	w.time("timestamp", e.Time)
 	w.member("request_id", e.RequestID)
 	w.member("decision_id", e.DecisionID)
@@ -61,42 +85,60 @@ func (enc *encoder) record(e *Event, r *authz.Record, omitted bool) []byte {
 		}
 	}
 	w.member("revision", e.Revision)
-	bundles(w, e.Bundles)
+	if len(e.Bundles) > 0 {
+		w.key("bundles")
+		enc.bundles.write(w, e.Bundles)
+	}
 	w.member("entrypoint", e.Entrypoint)
 	if r.Decision != nil && r.Decision.Cached {
 		w.boolean("cached", true)
 	}
-	w.raw("decision", e.Decision)
-	w.raw("input", e.Input)
-	if omitted {
-		w.boolean("input_omitted", true)
-	}
-	w.member("upstream", r.Upstream)
-	enc.timings(w, r)
-	w.member("trace_id", e.TraceID)
-	w.member("span_id", e.SpanID)
-	w.close('}')
-	return w.b
 }
 
-// bundles writes the revision of each bundle as OPA's decision log does.
-func bundles(w *buffer, revisions map[string]string) {
-	if len(revisions) == 0 {
+// boundedInput writes the input document, or that it was too large.
+func (enc *encoder) boundedInput(w *buffer, in *authz.Input) part {
+	if in == nil {
+		return part{}
+	}
+	before := len(w.b)
+	w.key("input")
+	start := len(w.b)
+	enc.input(w, in)
+	if enc.maxInput > 0 && len(w.b)-start > enc.maxInput {
+		w.b = w.b[:before]
+		w.boolean("input_omitted", true)
+		return part{}
+	}
+	return part{start, len(w.b)}
+}
+
+// encodedBundles keeps the encoding of the last revisions: all decisions of a
+// revision of the policy share one map.
+type encodedBundles struct {
+	of   map[string]string // held, so that no other map can take its place in memory
+	text []byte
+}
+
+// write writes the revision of each bundle as OPA's decision log does.
+func (k *encodedBundles) write(w *buffer, revisions map[string]string) {
+	if reflect.ValueOf(k.of).Pointer() == reflect.ValueOf(revisions).Pointer() {
+		w.b = append(w.b, k.text...)
 		return
 	}
-	w.key("bundles")
+	start := len(w.b)
 	w.open('{')
 	for _, name := range slices.Sorted(maps.Keys(revisions)) {
-		w.key(name)
+		w.anyKey(name)
 		w.open('{')
 		w.member("revision", revisions[name])
 		w.close('}')
 	}
 	w.close('}')
+	k.of, k.text = revisions, append(k.text[:0], w.b[start:]...)
 }
 
 // timings are in microseconds: whole numbers that a reader need not round.
-func (enc *encoder) timings(w *buffer, r *authz.Record) {
+func timings(w *buffer, r *authz.Record) {
 	w.key("timings_us")
 	w.open('{')
 	w.number("authenticate", r.Authenticate.Microseconds(), 0)
@@ -108,8 +150,12 @@ func (enc *encoder) timings(w *buffer, r *authz.Record) {
 // decision writes the decision in the form of the contract, section 4, without
 // what stands at the top of the record. A response body is the policy's to choose
 // and may hold anything, so only its size is written.
-func (enc *encoder) decision(d *authz.Decision) []byte {
-	w := &buffer{b: make([]byte, 0, 256)}
+func (enc *encoder) decision(w *buffer, d *authz.Decision) part {
+	if d == nil {
+		return part{}
+	}
+	w.key("decision")
+	start := len(w.b)
 	w.open('{')
 	w.boolean("allow", d.Allow)
 	w.number("status", int64(d.Status), 1)
@@ -121,7 +167,7 @@ func (enc *encoder) decision(d *authz.Decision) []byte {
 		w.key("response")
 		w.open('{')
 		enc.headerMap(w, "set_headers", r.SetHeaders)
-		names(w, "remove_headers", r.RemoveHeaders)
+		list(w, "remove_headers", r.RemoveHeaders)
 		w.close('}')
 	}
 	enc.conditions(w, d)
@@ -133,7 +179,7 @@ func (enc *encoder) decision(d *authz.Decision) []byte {
 		w.close('}')
 	}
 	w.close('}')
-	return w.b
+	return part{start, len(w.b)}
 }
 
 func (enc *encoder) upstream(w *buffer, u *authz.UpstreamObligation) {
@@ -144,7 +190,7 @@ func (enc *encoder) upstream(w *buffer, u *authz.UpstreamObligation) {
 	w.open('{')
 	w.member("name", u.Name)
 	enc.headerMap(w, "set_headers", u.SetHeaders)
-	names(w, "remove_headers", u.RemoveHeaders)
+	list(w, "remove_headers", u.RemoveHeaders)
 	if t := u.TokenExchange; t != nil {
 		w.key("token_exchange")
 		w.open('{')
@@ -175,19 +221,15 @@ func (enc *encoder) conditions(w *buffer, d *authz.Decision) {
 	}
 }
 
-func (enc *encoder) headerMap(w *buffer, name string, headers map[string]string) {
+func (enc *encoder) headerMap(w *buffer, name literal, headers map[string]string) {
 	if headers != nil {
-		w.stringMap(name, headers, enc.headerValue)
+		w.stringMap(name, headers, enc.mask.header)
 	}
 }
 
-func (enc *encoder) headerValue(name, value string) string {
-	return enc.mask.header(strings.ToLower(name), value)
-}
-
-func names(w *buffer, name string, list []string) {
-	if list != nil {
-		w.list(name, list)
+func list(w *buffer, name literal, values []string) {
+	if values != nil {
+		w.list(name, values)
 	}
 }
 
@@ -195,40 +237,38 @@ func names(w *buffer, name string, list []string) {
 const maxDepth = 32
 
 // claim writes a claim's value. Everything below a claim that is a secret is one.
-func (enc *encoder) claim(w *buffer, name string, v any, depth int, secret bool) {
-	if _, named := enc.mask.claims[fold(name)]; named {
-		secret = true
-	}
+func (enc *encoder) claim(w *buffer, name string, v any, depth int, hidden bool) {
+	hidden = hidden || enc.mask.claims.class(name) == secret
 	switch v := v.(type) {
 	case string:
-		if secret {
+		if hidden {
 			w.quote(enc.mask.hash(v))
 			return
 		}
 		w.quote(enc.mask.text(v))
 	case map[string]any:
-		enc.claims(w, v, depth+1, secret)
+		enc.claims(w, v, depth+1, hidden)
 	case []any:
 		w.open('[')
 		for _, element := range v {
 			w.comma()
-			enc.claim(w, name, element, depth+1, secret || depth > maxDepth)
+			enc.claim(w, name, element, depth+1, hidden || depth > maxDepth)
 		}
 		w.close(']')
 	default:
-		enc.scalar(w, v, secret)
+		scalar(w, v, hidden)
 	}
 }
 
-func (enc *encoder) claims(w *buffer, m map[string]any, depth int, secret bool) {
+func (enc *encoder) claims(w *buffer, m map[string]any, depth int, hidden bool) {
 	var scratch [16]string // most objects fit, and need no allocation
 	w.open('{')
 	for _, name := range sortedNames(scratch[:0], m) {
 		if depth > maxDepth {
 			break
 		}
-		w.key(name)
-		enc.claim(w, name, m[name], depth, secret)
+		w.anyKey(name)
+		enc.claim(w, name, m[name], depth, hidden)
 	}
 	w.close('}')
 }
@@ -236,8 +276,8 @@ func (enc *encoder) claims(w *buffer, m map[string]any, depth int, secret bool) 
 // scalar writes what is neither string, object nor array. A number or a boolean
 // has too few values for a hash to hide it. Types that a JSON decoder does not
 // make are written as encoding/json would.
-func (enc *encoder) scalar(w *buffer, v any, secret bool) {
-	if secret && v != nil {
+func scalar(w *buffer, v any, hidden bool) {
+	if hidden && v != nil {
 		w.quote("***")
 		return
 	}

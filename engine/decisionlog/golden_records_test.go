@@ -38,8 +38,13 @@ func golden() *authz.Record {
 				ID: "0b8f5b9e-8a5b-4f8e-9c57-3e6f0d7a1c22", Method: "GET", Scheme: "https", Host: "api.example.com", Port: 443, Path: "/v1/orders/42",
 				Segments: []string{"v1", "orders", "42"}, RawQuery: "page=1&access_token=s3cret&page=2",
 				Headers: []authz.Header{
-					{Name: "accept", Value: "*/*"}, {Name: "user-agent", Value: "curl/8.1"}, {Name: "x-api-key", Value: "s3cret"},
-					{Name: "accept-language", Value: "de"}, {Name: "accept", Value: "text/html"}, {Name: "cookie", Value: "a=b"}, {Name: "x-tenant", Value: "t1"},
+					{Name: "accept", Value: "*/*"},
+					{Name: "user-agent", Value: "curl/8.1"},
+					{Name: "x-api-key", Value: "s3cret"},
+					{Name: "accept-language", Value: "de"},
+					{Name: "accept", Value: "text/html"},
+					{Name: "cookie", Value: "a=b"},
+					{Name: "x-tenant", Value: "t1"},
 				},
 				Protocol: "HTTP/1.1", ContentLength: -1, Time: time.UnixMilli(1767323045678),
 			},
@@ -130,7 +135,9 @@ func decisionCases() []*authz.Record {
 		func(r *authz.Record) {
 			r.Decision.Headers = map[string]string{"Location": "/cb?code=x#token=y", "Set-Cookie": "a=b", "X-A": "1", "x-tenant": "t", "Link": "<https://a@b/>"}
 		},
-		func(r *authz.Record) { r.Decision.Allow, r.Decision.Status, r.Decision.Body = false, 404, []byte(`{"a":"secret"}`) },
+		func(r *authz.Record) {
+			r.Decision.Allow, r.Decision.Status, r.Decision.Body = false, 404, []byte(`{"a":"secret"}`)
+		},
 		func(r *authz.Record) { r.Decision.Redirect = "https://a:b@x.example/p?state=1&b=2#c" },
 		func(r *authz.Record) { r.Decision.Upstream = authz.UpstreamObligation{Name: "other"} },
 		func(r *authz.Record) { r.Decision.Upstream = authz.UpstreamObligation{RemoveHeaders: []string{}} },
@@ -147,7 +154,9 @@ func decisionCases() []*authz.Record {
 		func(r *authz.Record) {
 			r.Decision.Challenge = &authz.Challenge{Error: "insufficient_scope", Scope: "a b", ACRValues: "c", MaxAge: 0}
 		},
-		func(r *authz.Record) { r.Decision.RateLimit = &authz.RateLimit{Key: goldenJWT, Rate: "100/m", Burst: 7} },
+		func(r *authz.Record) {
+			r.Decision.RateLimit = &authz.RateLimit{Key: goldenJWT, Rate: "100/m", Burst: 7}
+		},
 		func(r *authz.Record) { r.Decision.RateLimit = &authz.RateLimit{} },
 		func(r *authz.Record) {
 			r.Decision.Fault, r.Decision.LogDrop = &authz.Fault{Kind: authz.FaultEval, Detail: "conflict " + goldenJWT}, true
@@ -159,7 +168,8 @@ func decisionCases() []*authz.Record {
 func timeCases() []*authz.Record {
 	var out []*authz.Record
 	for _, at := range []time.Time{
-		{}, time.Unix(0, 0), time.Unix(0, 999_999), time.Unix(1767323045, 999_999_999), time.Unix(1767323045, 1_000_000), time.Unix(-1, 1),
+		{},
+		time.Unix(0, 0), time.Unix(0, 999_999), time.Unix(1767323045, 999_999_999), time.Unix(1767323045, 1_000_000), time.Unix(-1, 1),
 		time.Unix(1767323046, 10_000_000), time.Date(2026, 7, 1, 23, 59, 59, 5e8, time.FixedZone("x", 19800)), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
 		time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC),
 	} {
@@ -180,7 +190,9 @@ func identityCases() []*authz.Record {
 		func(r *authz.Record) {
 			r.Input.Identity.Claims, r.Input.Identity.TokenHeader, r.Input.Identity.Actor = map[string]any{}, map[string]any{}, map[string]any{}
 		},
-		func(r *authz.Record) { r.Input.Identity.Actor = map[string]any{"sub": "b", "act": map[string]any{"sub": goldenJWT}} },
+		func(r *authz.Record) {
+			r.Input.Identity.Actor = map[string]any{"sub": "b", "act": map[string]any{"sub": goldenJWT}}
+		},
 		func(r *authz.Record) { r.Input.Identity = &authz.Identity{Authenticator: "none", Kind: "anonymous"} },
 	)
 	shared := with(func(*authz.Record) {}, func(*authz.Record) {}) // one identity, two requests
@@ -202,9 +214,17 @@ func claimCases() []*authz.Record {
 	for _, v := range []any{
 		nil, true, false, 0, -1, 1.5, 1e300, float32(0.1), int64(1) << 62, uint8(7), json.Number(""), json.Number("0"), json.Number("-0"), json.Number("01"),
 		json.Number("12345678901234567890"), json.Number("1767326645"), json.Number("-12"), json.Number("1.50"), json.Number("1e5"), json.Number("x"), json.Number("1\n"),
-		json.Number("-"), "", "s", []string{"<a>", "b"}, map[string]string{"z": "&", "a": "b"}, struct {
+		json.Number("-"), "", "s",
+		[]string{"<a>", "b"},
+		map[string]string{"z": "&", "a": "b"},
+		struct {
 			A string `json:"a"`
-		}{"x"}, func() {}, []any{}, []any{nil, "", []any{}}, map[string]any{}, json.RawMessage(`{"a": 1}`), []byte("bytes"), time.Unix(0, 0).UTC(),
+		}{"x"},
+		func() {},
+		[]any{},
+		[]any{nil, "", []any{}},
+		map[string]any{},
+		json.RawMessage(`{"a": 1}`), []byte("bytes"), time.Unix(0, 0).UTC(),
 	} {
 		deep = append(deep, with(func(r *authz.Record) {
 			r.Input.Identity.Claims = map[string]any{"v": v, "Client_Secret": v, "list": []any{v}, "object": map[string]any{"v": v}, "address": v, "EMAIL": []any{v}}
@@ -227,7 +247,9 @@ func connectionCases() []*authz.Record {
 			}}
 		},
 		func(r *authz.Record) { r.Input.Request.Port, r.Input.Request.ContentLength = 0, 0 },
-		func(r *authz.Record) { r.Input.Request.ContentLength, r.Input.Request.ContentType = 12, "application/json; charset=utf-8" },
+		func(r *authz.Record) {
+			r.Input.Request.ContentLength, r.Input.Request.ContentType = 12, "application/json; charset=utf-8"
+		},
 		func(r *authz.Record) { r.Input.Route.Params, r.Input.Route.Labels = nil, nil },
 		func(r *authz.Record) { r.Input.Gateway.Labels = nil },
 	)
@@ -251,7 +273,9 @@ func pathCases() []*authz.Record {
 func headerCases() []*authz.Record {
 	out := with(
 		func(r *authz.Record) { r.Input.Request.Headers = nil },
-		func(r *authz.Record) { r.Input.Request.Headers = []authz.Header{{Name: "", Value: ""}, {Name: "", Value: "x"}} },
+		func(r *authz.Record) {
+			r.Input.Request.Headers = []authz.Header{{Name: "", Value: ""}, {Name: "", Value: "x"}}
+		},
 	)
 	for _, n := range []int{31, 32, 33, 34, 70, 300} {
 		out = append(out, with(func(r *authz.Record) {

@@ -11,8 +11,7 @@ import (
 //
 // The engine builds the same document as terms for the evaluator; a test keeps the
 // two alike.
-func (enc *encoder) input(in *authz.Input) []byte {
-	w := &buffer{b: make([]byte, 0, 1024)}
+func (enc *encoder) input(w *buffer, in *authz.Input) {
 	w.open('{')
 	w.member("version", authz.InputVersion)
 	enc.request(w, in)
@@ -23,27 +22,43 @@ func (enc *encoder) input(in *authz.Input) []byte {
 	w.list("forwarded_for", in.Source.ForwardedFor)
 	w.close('}')
 	if in.TLS != nil {
-		enc.tls(w, in.TLS)
+		w.key("tls")
+		remembered(w, &enc.tlss, in.TLS, enc.tls)
 	}
 	if in.Identity != nil {
-		enc.identity(w, in.Identity)
+		w.key("identity")
+		remembered(w, &enc.identities, in.Identity, enc.identity)
 	}
 	enc.route(w, &in.Route)
-	if g := in.Gateway; g != nil {
+	if in.Gateway != nil {
 		w.key("gateway")
-		w.open('{')
-		w.member("name", g.Name)
-		w.member("version", g.Version)
-		w.member("listener", g.Listener)
-		w.stringMap("labels", g.Labels, clearText)
-		w.close('}')
+		remembered(w, &enc.gateways, in.Gateway, enc.gateway)
 	}
 	w.close('}')
-	return w.b
+}
+
+// remembered writes v, which is not to change any more, as it was written before.
+func remembered[V any](w *buffer, k *kept[*V], v *V, write func(*buffer, *V)) {
+	if text := k.get(v); text != nil {
+		w.b = append(w.b, text...)
+		return
+	}
+	start := len(w.b)
+	write(w, v)
+	k.put(v, w.b[start:])
+}
+
+func (enc *encoder) gateway(w *buffer, g *authz.Gateway) {
+	w.open('{')
+	w.member("name", g.Name)
+	w.member("version", g.Version)
+	w.member("listener", g.Listener)
+	w.stringMap("labels", g.Labels, clearText)
+	w.close('}')
 }
 
 func (enc *encoder) request(w *buffer, in *authz.Input) {
-	r := &in.Request
+	r, captured := &in.Request, enc.mask.captured(in.Route.Params)
 	w.key("request")
 	w.open('{')
 	w.member("id", r.ID)
@@ -51,8 +66,8 @@ func (enc *encoder) request(w *buffer, in *authz.Input) {
 	w.member("scheme", r.Scheme)
 	w.member("host", r.Host)
 	w.number("port", int64(r.Port), 1)
-	w.member("path", enc.mask.path(r.Path, in.Route.Params))
-	enc.segments(w, r.Segments, in.Route.Params)
+	w.member("path", enc.mask.path(r.Path, captured))
+	enc.segments(w, r.Segments, captured)
 	enc.query(w, r.RawQuery)
 	w.member("raw_query", enc.mask.rawQuery(r.RawQuery))
 	enc.headers(w, r.Headers)
@@ -63,12 +78,14 @@ func (enc *encoder) request(w *buffer, in *authz.Input) {
 	w.close('}')
 }
 
-func (enc *encoder) segments(w *buffer, segments []string, params map[string]string) {
-	masked := make([]string, len(segments))
-	for i, s := range segments {
-		masked[i] = enc.mask.segment(s, params)
+func (enc *encoder) segments(w *buffer, segments []string, captured map[string]string) {
+	w.key("segments")
+	w.open('[')
+	for _, s := range segments {
+		w.comma()
+		w.quote(enc.mask.segment(s, captured))
 	}
-	w.list("segments", masked)
+	w.close(']')
 }
 
 func (enc *encoder) headers(w *buffer, headers []authz.Header) {
@@ -93,7 +110,6 @@ func (enc *encoder) query(w *buffer, raw string) {
 }
 
 func (enc *encoder) tls(w *buffer, t *authz.TLS) {
-	w.key("tls")
 	w.open('{')
 	w.member("version", t.Version)
 	w.member("cipher", t.Cipher)
@@ -117,15 +133,14 @@ func (enc *encoder) tls(w *buffer, t *authz.TLS) {
 }
 
 func (enc *encoder) identity(w *buffer, id *authz.Identity) {
-	w.key("identity")
 	w.open('{')
 	w.boolean("authenticated", id.Authenticated)
 	w.member("authenticator", id.Authenticator)
 	w.member("kind", id.Kind)
 	w.member("subject", id.Subject)
 	w.member("issuer", id.Issuer)
-	names(w, "audiences", id.Audiences)
-	names(w, "scopes", id.Scopes)
+	list(w, "audiences", id.Audiences)
+	list(w, "scopes", id.Scopes)
 	enc.claimsMember(w, "claims", id.Claims)
 	if id.TokenHeader != nil {
 		w.key("token")
@@ -140,7 +155,7 @@ func (enc *encoder) identity(w *buffer, id *authz.Identity) {
 	w.close('}')
 }
 
-func (enc *encoder) claimsMember(w *buffer, name string, claims map[string]any) {
+func (enc *encoder) claimsMember(w *buffer, name literal, claims map[string]any) {
 	if claims != nil {
 		w.key(name)
 		enc.claims(w, claims, 0, false)

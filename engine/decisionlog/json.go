@@ -9,7 +9,15 @@ import (
 
 // buffer appends JSON. It writes commas by looking at what stands
 // before, and never produces invalid JSON, whatever the strings hold.
-type buffer struct{ b []byte }
+type buffer struct {
+	b      []byte
+	second int64  // Unix time that prefix stands for
+	prefix []byte // of the last time, up to the second: nearly always that of the next
+}
+
+// literal is a text of this package that needs no escaping. A string that comes
+// from elsewhere cannot become one by mistake.
+type literal string
 
 func (w *buffer) open(c byte) { w.b = append(w.b, c) }
 
@@ -24,14 +32,22 @@ func (w *buffer) comma() {
 	}
 }
 
-func (w *buffer) key(name string) {
+func (w *buffer) key(name literal) {
+	w.comma()
+	w.b = append(w.b, '"')
+	w.b = append(w.b, name...)
+	w.b = append(w.b, '"', ':')
+}
+
+// anyKey is key for a name that may hold anything.
+func (w *buffer) anyKey(name string) {
 	w.comma()
 	w.quote(name)
 	w.b = append(w.b, ':')
 }
 
 // member writes a string member, unless the string is empty.
-func (w *buffer) member(name, value string) {
+func (w *buffer) member(name literal, value string) {
 	if value != "" {
 		w.key(name)
 		w.quote(value)
@@ -39,32 +55,34 @@ func (w *buffer) member(name, value string) {
 }
 
 // number writes a number member, unless the number is below least.
-func (w *buffer) number(name string, n, least int64) {
+func (w *buffer) number(name literal, n, least int64) {
 	if n >= least {
 		w.key(name)
 		w.b = strconv.AppendInt(w.b, n, 10)
 	}
 }
 
-func (w *buffer) boolean(name string, v bool) {
+func (w *buffer) boolean(name literal, v bool) {
 	w.key(name)
 	w.b = strconv.AppendBool(w.b, v)
 }
 
-func (w *buffer) raw(name string, value []byte) {
-	if value != nil {
-		w.key(name)
-		w.b = append(w.b, value...)
+func (w *buffer) time(name literal, t time.Time) {
+	if t.IsZero() {
+		return
 	}
+	w.key(name)
+	if second := t.Unix(); second != w.second || w.prefix == nil {
+		w.second = second
+		w.prefix = t.UTC().AppendFormat(w.prefix[:0], "2006-01-02T15:04:05")
+	}
+	ms := t.Nanosecond() / int(time.Millisecond)
+	w.b = append(w.b, '"')
+	w.b = append(w.b, w.prefix...)
+	w.b = append(w.b, '.', hexDigits[ms/100], hexDigits[ms/10%10], hexDigits[ms%10], 'Z', '"')
 }
 
-func (w *buffer) time(name string, t time.Time) {
-	if !t.IsZero() {
-		w.member(name, t.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
-	}
-}
-
-func (w *buffer) list(name string, values []string) {
+func (w *buffer) list(name literal, values []string) {
 	w.key(name)
 	w.open('[')
 	for _, v := range values {
@@ -75,12 +93,12 @@ func (w *buffer) list(name string, values []string) {
 }
 
 // stringMap writes an object with sorted names, each value as mask returns it.
-func (w *buffer) stringMap(name string, m map[string]string, mask func(name, value string) string) {
+func (w *buffer) stringMap(name literal, m map[string]string, mask func(name, value string) string) {
 	w.key(name)
 	w.open('{')
 	var scratch [16]string
 	for _, k := range sortedNames(scratch[:0], m) {
-		w.key(k)
+		w.anyKey(k)
 		w.quote(mask(k, m[k]))
 	}
 	w.close('}')
@@ -133,12 +151,28 @@ func (w *buffer) quote(s string) {
 // plain is how many bytes at the beginning of s are written as they are: nearly
 // always all of it, which is then copied at once.
 func plain(s string) int {
-	for i := range len(s) {
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		if special(uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56) {
+			break
+		}
+	}
+	for ; i < len(s); i++ {
 		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
 			return i
 		}
 	}
 	return len(s)
+}
+
+// special reports whether one of the eight bytes of x is not plain: it is below a
+// space, above a tilde, a quote or a backslash. A byte is zero if taking one from
+// it borrows from its high bit, which was not set.
+func special(x uint64) bool {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	quote, backslash, del := x^each*'"', x^each*'\\', x^each*0x7f
+	return (x|(x-each*0x20)&^x|(quote-each)&^quote|(backslash-each)&^backslash|(del-each)&^del)&high != 0
 }
 
 // ascii writes a character that is not plain.

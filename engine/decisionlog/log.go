@@ -10,12 +10,10 @@
 package decisionlog
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -25,8 +23,8 @@ import (
 	"github.com/sallyport/sallyport/engine/meter"
 )
 
-// Event is one record as it left the log: masked and encoded. It is shared and
-// not to be changed.
+// Event is one record as it left the log: masked and encoded. It and its slices
+// are the log's again when Emit returns, and not to be changed.
 type Event struct {
 	Time       time.Time
 	RequestID  string
@@ -61,13 +59,11 @@ type Deps struct {
 
 // Log is the decision log. It is safe for concurrent use; Run is called once.
 type Log struct {
-	deps   Deps
-	queue  chan *authz.Record
-	closed atomic.Bool
-	w      io.Writer
-	out    *bufio.Writer
-	enc    encoder
-	tail   *tail
+	deps  Deps
+	queue *queue
+	w     io.Writer
+	enc   encoder
+	tail  *tail
 
 	failing bool // the newest write failed; the worker's alone
 
@@ -92,7 +88,7 @@ func New(cfg Config, w io.Writer, deps Deps) (*Log, error) {
 		deps.Now = time.Now
 	}
 	l := &Log{
-		deps: deps, queue: make(chan *authz.Record, cfg.Queue), w: w, out: bufio.NewWriterSize(w, 64<<10),
+		deps: deps, queue: newQueue(cfg.Queue), w: w,
 		enc:  encoder{mask: newMasker(cfg.Mask), maxInput: int(cfg.MaxInput), entrypoint: deps.Entrypoint},
 		tail: newTail(cfg.Recent),
 	}
@@ -106,7 +102,7 @@ func (l *Log) instrument(metrics *meter.Registry, m metric.Meter) error {
 	if _, err := m.Int64ObservableGauge("sallyport.decision_log.queued",
 		metric.WithDescription("Records that wait to be written."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(int64(len(l.queue)))
+			o.Observe(int64(l.queue.len()))
 			return nil
 		})); err != nil {
 		return fmt.Errorf("create metrics of the decision log: %w", err)
@@ -120,16 +116,10 @@ func (l *Log) Record(r *authz.Record) {
 	if r.Decision != nil && r.Decision.LogDrop && r.Decision.Fault == nil {
 		return
 	}
-	if l.closed.Load() {
-		l.drop()
-		return
-	}
 	if r.Input != nil && r.Input.Request.Body != nil {
 		r = withoutBody(r) // a full queue must not hold a buffered body per record
 	}
-	select {
-	case l.queue <- r:
-	default:
+	if !l.queue.put(r) {
 		l.drop()
 	}
 }
@@ -166,24 +156,45 @@ func (l *Log) Run(ctx context.Context) error {
 	case <-late.C:
 	}
 	ctx = context.WithoutCancel(ctx)
-	lost := len(l.queue)
-	l.closed.Store(true)
+	lost := l.queue.close()
 	l.dropped.Add(int64(lost))
 	l.deps.Logger.ErrorContext(ctx, "nobody reads the decision log; records are lost", slog.Int("records", lost), slog.String("after", flushTimeout.String()))
 	return fmt.Errorf("flush decision log: not taken within %v", flushTimeout)
 }
 
+// gather is how long the worker lets records come together after it wrote some:
+// waking it and writing for each alone would cost more than the encoding. The
+// first record after a quiet time does not wait.
+const gather = time.Millisecond
+
+// chunk is about how many bytes are written at once.
+const chunk = 64 << 10
+
 func (l *Log) work(ctx context.Context) error {
 	work := context.WithoutCancel(ctx)
+	var batch []*authz.Record
+	pause := time.NewTimer(gather)
+	defer pause.Stop()
 	for {
-		select {
-		case r := <-l.queue:
-			l.handle(work, r)
-			if len(l.queue) == 0 {
-				l.flush(work)
+		batch = l.queue.take(batch[:0])
+		if len(batch) == 0 {
+			select {
+			case <-l.queue.wake:
+			case <-ctx.Done():
+				return l.drain(work)
 			}
+			continue
+		}
+		l.handleAll(work, batch)
+		l.flush(work)
+		if !l.queue.relax() {
+			continue
+		}
+		pause.Reset(gather)
+		select {
+		case <-pause.C:
+		case <-l.queue.wake:
 		case <-ctx.Done():
-			l.closed.Store(true)
 			return l.drain(work)
 		}
 	}
@@ -191,15 +202,23 @@ func (l *Log) work(ctx context.Context) error {
 
 func (l *Log) drain(ctx context.Context) error {
 	defer l.tail.close()
-	for {
-		select {
-		case r := <-l.queue:
-			l.handle(ctx, r)
-		default:
-			if err := l.out.Flush(); err != nil {
-				return fmt.Errorf("flush decision log: %w", err)
-			}
-			return nil
+	l.queue.close()
+	l.handleAll(ctx, l.queue.take(nil))
+	if err := l.writeOut(); err != nil {
+		return fmt.Errorf("flush decision log: %w", err)
+	}
+	return nil
+}
+
+// handleAll handles the records and forgets them. It leaves less than a chunk to
+// be written.
+func (l *Log) handleAll(ctx context.Context, batch []*authz.Record) {
+	for i, r := range batch {
+		batch[i] = nil
+		l.queue.begin()
+		l.handle(ctx, r)
+		if len(l.enc.out.b) >= chunk {
+			l.flush(ctx)
 		}
 	}
 }
@@ -207,37 +226,31 @@ func (l *Log) drain(ctx context.Context) error {
 // handle encodes one record and hands it to all who want it. A panic, which could
 // only come from an encoder's mistake or a sink, costs the record, not the log.
 func (l *Log) handle(ctx context.Context, r *authz.Record) {
+	begin, encoded := len(l.enc.out.b), false
 	defer func() {
 		if p := recover(); p != nil {
+			if !encoded {
+				l.enc.out.b = l.enc.out.b[:begin]
+			}
 			l.failed.Add(1)
 			l.deps.Logger.ErrorContext(ctx, "decision log record lost", slog.Any("panic", p))
 		}
 	}()
-	e := l.enc.event(r, l.deps.Now)
-	l.write(ctx, e.JSON)
-	l.tail.add(e)
+	e := l.enc.line(r, l.deps.Now)
+	encoded = true
+	l.written.Add(1)
+	l.tail.add(e.JSON)
 	for _, s := range l.deps.Sinks {
 		s.Emit(ctx, e)
 	}
 }
 
-func (l *Log) write(ctx context.Context, line []byte) {
-	_, err := l.out.Write(line)
-	if err == nil {
-		err = l.out.WriteByte('\n')
-	}
-	if err != nil {
-		l.writeFailed(ctx, err)
-		return
-	}
-	l.written.Add(1)
-}
-
+// flush writes what is encoded.
 func (l *Log) flush(ctx context.Context) {
-	if l.out.Buffered() == 0 {
+	if len(l.enc.out.b) == 0 {
 		return
 	}
-	if err := l.out.Flush(); err != nil {
+	if err := l.writeOut(); err != nil {
 		l.writeFailed(ctx, err)
 		return
 	}
@@ -247,21 +260,37 @@ func (l *Log) flush(ctx context.Context) {
 	}
 }
 
-// writeFailed counts a failed write. A bufio.Writer keeps its error for ever, so
-// it is reset: a pipe that is gone stays gone, a disk that was full may not. The
-// first of a series is told, or the operator's log would grow with each request.
+// writeOut writes what is encoded and empties the buffer, also after an error: a
+// pipe that is gone stays gone, a disk that was full may not.
+func (l *Log) writeOut() error {
+	lines := l.enc.out.b
+	if l.enc.out.b = lines[:0]; cap(lines) > 4*chunk {
+		l.enc.out.b = nil // one long line must not keep its memory for ever
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	n, err := l.w.Write(lines)
+	if err == nil && n < len(lines) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// writeFailed counts a failed write. The first of a series is told, or the
+// operator's log would grow with each request.
 func (l *Log) writeFailed(ctx context.Context, err error) {
 	l.failed.Add(1)
 	if !l.failing {
 		l.deps.Logger.ErrorContext(ctx, "write decision log", slog.Any("error", err))
 	}
 	l.failing = true
-	l.out.Reset(l.w)
 }
 
-// Recent returns up to n of the newest events, newest first.
-func (l *Log) Recent(n int) []*Event { return l.tail.recent(n) }
+// Recent returns up to n of the newest lines, newest first and without line ends.
+func (l *Log) Recent(n int) [][]byte { return l.tail.recent(n) }
 
-// Follow returns a channel of the events from now on. It is closed when ctx or
-// the log ends. A follower that does not keep up misses events.
-func (l *Log) Follow(ctx context.Context) <-chan *Event { return l.tail.follow(ctx) }
+// Follow returns a channel of the lines from now on, without line ends. It is
+// closed when ctx or the log ends. A follower that does not keep up misses lines.
+// Several may get the same memory: it is not to be changed.
+func (l *Log) Follow(ctx context.Context) <-chan []byte { return l.tail.follow(ctx) }

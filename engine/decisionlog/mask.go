@@ -16,19 +16,20 @@ import (
 // try out guesses. It belongs to one goroutine.
 type masker struct {
 	mac                    hash.Hash // keyed
-	words                  []string
-	headers, query, claims map[string]struct{} // folded names
+	scratch                []byte    // of mac
+	headers, query, claims *names
 }
 
 func newMasker(cfg MaskConfig) *masker {
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
+	words := secretWords()
+	headers, query, claims := foldedSet(cfg.Headers, secretHeaders()), foldedSet(cfg.Query, secretParameters()), foldedSet(cfg.Claims, secretClaims())
 	return &masker{
 		mac:     hmac.New(sha256.New, key),
-		words:   secretWords(),
-		headers: foldedSet(cfg.Headers, secretHeaders()),
-		query:   foldedSet(cfg.Query, secretParameters()),
-		claims:  foldedSet(cfg.Claims, secretClaims()),
+		headers: newNames(func(name string) class { return headerClass(headers, words, name) }),
+		query:   newNames(func(name string) class { return nameClass(query, words, name) }),
+		claims:  newNames(func(name string) class { return nameClass(claims, nil, name) }),
 	}
 }
 
@@ -79,25 +80,37 @@ func foldedSet(lists ...[]string) map[string]struct{} {
 	return set
 }
 
-func (m *masker) secretName(set map[string]struct{}, name string) bool {
+// nameClass finds secrets: names of the set, and those with one of the words.
+func nameClass(set map[string]struct{}, words []string, name string) class {
 	folded := fold(name)
 	if _, ok := set[folded]; ok {
-		return true
+		return secret
 	}
-	for _, word := range m.words {
+	for _, word := range words {
 		if strings.Contains(folded, word) {
-			return true
+			return secret
 		}
 	}
-	return false
+	return ordinary
+}
+
+func headerClass(set map[string]struct{}, words []string, name string) class {
+	if nameClass(set, words, name) == secret {
+		return secret
+	}
+	switch strings.ToLower(name) {
+	case "referer", "location", "content-location", "link":
+		return link
+	}
+	return ordinary
 }
 
 // header returns the value of a header as it may be written.
 func (m *masker) header(name, value string) string {
-	switch {
-	case m.secretName(m.headers, name):
+	switch m.headers.class(name) {
+	case secret:
 		return m.hash(value)
-	case name == "referer" || name == "location" || name == "content-location" || name == "link":
+	case link:
 		return m.url(value)
 	}
 	return m.text(value)
@@ -105,7 +118,7 @@ func (m *masker) header(name, value string) string {
 
 // parameter returns the value of a query parameter as it may be written.
 func (m *masker) parameter(name, value string) string {
-	if m.secretName(m.query, name) {
+	if m.query.class(name) == secret {
 		return m.hash(value)
 	}
 	return m.text(value)
@@ -127,6 +140,9 @@ func holdsToken(s string) bool {
 		if rest := s[i:]; len(rest) > 20 && strings.Count(rest, ".") >= 2 {
 			return true
 		}
+	}
+	if s == "" || s[0]|0x20 != 'b' && s[0]|0x20 != 'd' {
+		return false
 	}
 	scheme, credential, ok := strings.Cut(s, " ")
 	return ok && credential != "" && (strings.EqualFold(scheme, "bearer") || strings.EqualFold(scheme, "basic") || strings.EqualFold(scheme, "dpop"))
@@ -161,6 +177,9 @@ func (m *masker) userinfo(base string) string {
 
 // rawQuery masks the values of a query and leaves the rest as it was sent.
 func (m *masker) rawQuery(raw string) string {
+	if m.ordinaryQuery(raw) {
+		return raw
+	}
 	var out strings.Builder
 	for i, pair := range strings.Split(raw, "&") {
 		if i > 0 {
@@ -171,7 +190,7 @@ func (m *masker) rawQuery(raw string) string {
 		if found {
 			out.WriteByte('=')
 			// The decoded value is hashed, as in query, so that the two can be joined.
-			if masked := m.parameter(unescape(name), unescape(value)); masked != unescape(value) {
+			if masked, ok := m.secretValue(name, value); ok {
 				value = masked
 			}
 			out.WriteString(value)
@@ -180,13 +199,34 @@ func (m *masker) rawQuery(raw string) string {
 	return out.String()
 }
 
+// ordinaryQuery reports whether rawQuery has nothing to mask, as is usual.
+func (m *masker) ordinaryQuery(raw string) bool {
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if holdsToken(name) || m.query.class(unescape(name)) == secret || holdsToken(unescape(value)) {
+			return false
+		}
+	}
+	return true
+}
+
+// secretValue returns what to write for a value as it was sent, if that is masked.
+func (m *masker) secretValue(name, value string) (string, bool) {
+	decoded := unescape(value)
+	masked := m.parameter(unescape(name), decoded)
+	return masked, masked != decoded
+}
+
 // path masks the segments of a path that are tokens or that a route captured under
 // the name of a secret, as "token" in /reset/{token}.
-func (m *masker) path(path string, params map[string]string) string {
+func (m *masker) path(path string, captured map[string]string) string {
+	if len(captured) == 0 && !strings.ContainsAny(path, "% ") && !strings.Contains(path, "eyJ") {
+		return path // nothing to decode, no scheme before a credential, no JWT
+	}
 	segments := strings.Split(path, "/")
 	for i, raw := range segments {
 		if s, err := url.PathUnescape(raw); err == nil {
-			if masked := m.segment(s, params); masked != s {
+			if masked := m.segment(s, captured); masked != s {
 				segments[i] = masked
 			}
 		}
@@ -194,9 +234,19 @@ func (m *masker) path(path string, params map[string]string) string {
 	return strings.Join(segments, "/")
 }
 
-func (m *masker) segment(segment string, params map[string]string) string {
-	for name, value := range params {
-		if value == segment && m.secretName(m.query, name) {
+// captured returns the parameters of a route if one of them is a secret by its name.
+func (m *masker) captured(params map[string]string) map[string]string {
+	for name := range params {
+		if m.query.class(name) == secret {
+			return params
+		}
+	}
+	return nil
+}
+
+func (m *masker) segment(segment string, captured map[string]string) string {
+	for name, value := range captured {
+		if value == segment && m.query.class(name) == secret {
 			return m.hash(segment)
 		}
 	}
@@ -204,14 +254,16 @@ func (m *masker) segment(segment string, params map[string]string) string {
 }
 
 // hash replaces a secret. The empty string is none.
-func (m *masker) hash(secret string) string {
-	if secret == "" {
+func (m *masker) hash(text string) string {
+	if text == "" {
 		return ""
 	}
+	m.scratch = append(m.scratch[:0], text...)
 	m.mac.Reset()
-	m.mac.Write([]byte(secret))
-	var sum [sha256.Size]byte
-	return "hmac:" + hex.EncodeToString(m.mac.Sum(sum[:0])[:12])
+	m.mac.Write(m.scratch)
+	sum := m.mac.Sum(m.scratch[:0])
+	m.scratch = hex.AppendEncode(append(sum, "hmac:"...), sum[:12])
+	return string(m.scratch[len(sum):])
 }
 
 func unescape(s string) string {

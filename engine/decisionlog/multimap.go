@@ -58,7 +58,7 @@ func (enc *encoder) multimap() multimap { return multimap{fields: enc.fields[:0]
 
 // write writes m and takes its memory back, unless a request had so many fields
 // that it would be kept for nothing.
-func (enc *encoder) write(w *buffer, name string, m *multimap) {
+func (enc *encoder) write(w *buffer, name literal, m *multimap) {
 	w.key(name)
 	w.open('{')
 	for i := range m.fields {
@@ -74,7 +74,7 @@ func (enc *encoder) write(w *buffer, name string, m *multimap) {
 }
 
 func (m *multimap) writeList(w *buffer, f *field) {
-	w.key(f.name)
+	w.anyKey(f.name)
 	w.open('[')
 	for {
 		w.comma()

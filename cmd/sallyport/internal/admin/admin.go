@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sallyport/sallyport/engine/decisionlog"
 	"github.com/sallyport/sallyport/engine/setting"
 )
 
@@ -42,11 +41,11 @@ type Check struct {
 
 // Decisions is the tail of the decision log.
 type Decisions interface {
-	// Recent returns at most n of the newest events, newest first.
-	Recent(n int) []*decisionlog.Event
-	// Follow sends events as they come until ctx ends, then closes the channel. A
+	// Recent returns at most n of the newest lines, newest first.
+	Recent(n int) [][]byte
+	// Follow sends lines as they come until ctx ends, then closes the channel. A
 	// reader that is too slow loses some.
-	Follow(ctx context.Context) <-chan *decisionlog.Event
+	Follow(ctx context.Context) <-chan []byte
 }
 
 // Deps are what the pages show.
@@ -120,14 +119,14 @@ func (h handler) decisions(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	_, follow := r.URL.Query()["follow"]
-	var events <-chan *decisionlog.Event
+	var lines <-chan []byte
 	if follow {
-		events = h.Decisions.Follow(r.Context()) // before Recent, so that none falls between
+		lines = h.Decisions.Follow(r.Context()) // before Recent, so that none falls between
 	}
 	recent := h.Decisions.Recent(n)
 	slices.Reverse(recent) // oldest first, as in a file
-	for _, e := range recent {
-		if !send(w, e.JSON) {
+	for _, line := range recent {
+		if !send(w, line) {
 			return
 		}
 	}
@@ -135,8 +134,8 @@ func (h handler) decisions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for flush(w); ; flush(w) {
-		e, open := <-events
-		if !open || !send(w, e.JSON) {
+		line, open := <-lines
+		if !open || !send(w, line) {
 			return
 		}
 	}

@@ -10,19 +10,16 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/admin"
-	"github.com/sallyport/sallyport/engine/decisionlog"
 )
 
-type log struct{ follow chan *decisionlog.Event }
+type log struct{ follow chan []byte }
 
-func event(text string) *decisionlog.Event { return &decisionlog.Event{JSON: []byte(text)} }
-
-func (log) Recent(n int) []*decisionlog.Event {
-	all := []*decisionlog.Event{event(`{"n":3}`), event(`{"n":2}`), event(`{"n":1}`)}
+func (log) Recent(n int) [][]byte {
+	all := [][]byte{[]byte(`{"n":3}`), []byte(`{"n":2}`), []byte(`{"n":1}`)}
 	return all[:min(n, len(all))]
 }
 
-func (l log) Follow(context.Context) <-chan *decisionlog.Event { return l.follow }
+func (l log) Follow(context.Context) <-chan []byte { return l.follow }
 
 func server(t *testing.T, checks []admin.Check, l log) *httptest.Server {
 	srv := httptest.NewServer(admin.New(admin.Deps{
@@ -91,7 +88,7 @@ func TestOnlyReads(t *testing.T) {
 }
 
 func TestFollow(t *testing.T) {
-	l := log{follow: make(chan *decisionlog.Event)}
+	l := log{follow: make(chan []byte)}
 	resp, err := http.Get(server(t, nil, l).URL + "/v1/decisions?n=1&follow")
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +97,7 @@ func TestFollow(t *testing.T) {
 	lines := bufio.NewScanner(resp.Body)
 	for i, want := range []string{`{"n":3}`, `{"n":4}`, `{"n":5}`} {
 		if i > 0 {
-			l.follow <- event(want)
+			l.follow <- []byte(want)
 		}
 		if !lines.Scan() || lines.Text() != want {
 			t.Fatalf("line %d: %q, want %q (%v)", i, lines.Text(), want, lines.Err())
