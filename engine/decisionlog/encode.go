@@ -19,6 +19,7 @@ type encoder struct {
 	out    buffer  // lines that are not written yet
 	event  Event   // of the last line, for sinks
 	fields []field // of the last multimap, for the next
+	params []pair  // of the route, sorted
 
 	identities kept[*authz.Identity]
 	tlss       kept[*authz.TLS]
@@ -47,7 +48,7 @@ func (enc *encoder) line(r *authz.Record, now func() time.Time) *Event {
 	start := len(w.b)
 	w.open('{')
 	enc.head(w, e, r)
-	decision := enc.decision(w, r.Decision)
+	decision := enc.decisionMember(w, r.Decision)
 	input := enc.boundedInput(w, r.Input)
 	w.member("upstream", r.Upstream)
 	timings(w, r)
@@ -79,10 +80,7 @@ func (enc *encoder) head(w *buffer, e *Event, r *authz.Record) {
 	w.number("status", int64(r.Status), 1)
 	w.member("error", enc.mask.text(r.Error))
 	if r.Decision != nil {
-		w.member("reason", enc.mask.text(r.Decision.Reason))
-		if len(r.Decision.Labels) > 0 {
-			w.stringMap("labels", r.Decision.Labels, func(_, v string) string { return enc.mask.text(v) })
-		}
+		enc.reason(w, r.Decision)
 	}
 	w.member("revision", e.Revision)
 	if len(e.Bundles) > 0 {
@@ -92,6 +90,14 @@ func (enc *encoder) head(w *buffer, e *Event, r *authz.Record) {
 	w.member("entrypoint", e.Entrypoint)
 	if r.Decision != nil && r.Decision.Cached {
 		w.boolean("cached", true)
+	}
+}
+
+// reason writes reason and labels, which stand at the top of the record.
+func (enc *encoder) reason(w *buffer, d *authz.Decision) {
+	w.member("reason", enc.mask.text(d.Reason))
+	if len(d.Labels) > 0 {
+		w.stringMap("labels", d.Labels, func(_, v string) string { return enc.mask.text(v) })
 	}
 }
 
@@ -150,12 +156,7 @@ func timings(w *buffer, r *authz.Record) {
 // decision writes the decision in the form of the contract, section 4, without
 // what stands at the top of the record. A response body is the policy's to choose
 // and may hold anything, so only its size is written.
-func (enc *encoder) decision(w *buffer, d *authz.Decision) part {
-	if d == nil {
-		return part{}
-	}
-	w.key("decision")
-	start := len(w.b)
+func (enc *encoder) decision(w *buffer, d *authz.Decision) {
 	w.open('{')
 	w.boolean("allow", d.Allow)
 	w.number("status", int64(d.Status), 1)
@@ -179,6 +180,15 @@ func (enc *encoder) decision(w *buffer, d *authz.Decision) part {
 		w.close('}')
 	}
 	w.close('}')
+}
+
+func (enc *encoder) decisionMember(w *buffer, d *authz.Decision) part {
+	if d == nil {
+		return part{}
+	}
+	w.key("decision")
+	start := len(w.b)
+	enc.decision(w, d)
 	return part{start, len(w.b)}
 }
 

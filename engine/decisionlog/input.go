@@ -12,9 +12,10 @@ import (
 // The engine builds the same document as terms for the evaluator; a test keeps the
 // two alike.
 func (enc *encoder) input(w *buffer, in *authz.Input) {
+	enc.params = sortedPairs(enc.params[:0], in.Route.Params)
 	w.open('{')
 	w.member("version", authz.InputVersion)
-	enc.request(w, in)
+	enc.request(w, &in.Request)
 	w.key("source")
 	w.open('{')
 	w.member("ip", in.Source.IP)
@@ -57,8 +58,8 @@ func (enc *encoder) gateway(w *buffer, g *authz.Gateway) {
 	w.close('}')
 }
 
-func (enc *encoder) request(w *buffer, in *authz.Input) {
-	r, captured := &in.Request, enc.mask.captured(in.Route.Params)
+func (enc *encoder) request(w *buffer, r *authz.Request) {
+	captured := enc.mask.captured(enc.params)
 	w.key("request")
 	w.open('{')
 	w.member("id", r.ID)
@@ -78,7 +79,7 @@ func (enc *encoder) request(w *buffer, in *authz.Input) {
 	w.close('}')
 }
 
-func (enc *encoder) segments(w *buffer, segments []string, captured map[string]string) {
+func (enc *encoder) segments(w *buffer, segments []string, captured []pair) {
 	w.key("segments")
 	w.open('[')
 	for _, s := range segments {
@@ -166,7 +167,7 @@ func (enc *encoder) route(w *buffer, r *authz.Route) {
 	w.key("route")
 	w.open('{')
 	w.member("name", r.Name)
-	w.stringMap("params", r.Params, enc.mask.parameter)
+	w.pairs("params", enc.params, enc.mask.parameter)
 	w.member("upstream", r.Upstream)
 	w.stringMap("labels", r.Labels, clearText)
 	w.close('}')

@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -94,14 +95,34 @@ func (w *buffer) list(name literal, values []string) {
 
 // stringMap writes an object with sorted names, each value as mask returns it.
 func (w *buffer) stringMap(name literal, m map[string]string, mask func(name, value string) string) {
+	var scratch [8]pair // most objects fit, and need no allocation
+	w.pairs(name, sortedPairs(scratch[:0], m), mask)
+}
+
+func (w *buffer) pairs(name literal, pairs []pair, mask func(name, value string) string) {
 	w.key(name)
 	w.open('{')
-	var scratch [16]string
-	for _, k := range sortedNames(scratch[:0], m) {
-		w.anyKey(k)
-		w.quote(mask(k, m[k]))
+	for _, p := range pairs {
+		w.anyKey(p.name)
+		w.quote(mask(p.name, p.value))
 	}
 	w.close('}')
+}
+
+// pair is a member of an object of strings.
+type pair struct{ name, value string }
+
+// sortedPairs appends the members of m to pairs and returns them sorted by name.
+// Passing over a map costs more than the rest, so it is done once.
+func sortedPairs(pairs []pair, m map[string]string) []pair {
+	if len(m) == 0 {
+		return pairs
+	}
+	for name, value := range m {
+		pairs = append(pairs, pair{name, value})
+	}
+	slices.SortFunc(pairs, func(a, b pair) int { return strings.Compare(a.name, b.name) })
+	return pairs
 }
 
 // sortedNames appends the keys of m to names, which may be on the caller's stack,

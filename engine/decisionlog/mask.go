@@ -219,7 +219,7 @@ func (m *masker) secretValue(name, value string) (string, bool) {
 
 // path masks the segments of a path that are tokens or that a route captured under
 // the name of a secret, as "token" in /reset/{token}.
-func (m *masker) path(path string, captured map[string]string) string {
+func (m *masker) path(path string, captured []pair) string {
 	if len(captured) == 0 && !strings.ContainsAny(path, "% ") && !strings.Contains(path, "eyJ") {
 		return path // nothing to decode, no scheme before a credential, no JWT
 	}
@@ -235,18 +235,18 @@ func (m *masker) path(path string, captured map[string]string) string {
 }
 
 // captured returns the parameters of a route if one of them is a secret by its name.
-func (m *masker) captured(params map[string]string) map[string]string {
-	for name := range params {
-		if m.query.class(name) == secret {
+func (m *masker) captured(params []pair) []pair {
+	for _, p := range params {
+		if m.query.class(p.name) == secret {
 			return params
 		}
 	}
 	return nil
 }
 
-func (m *masker) segment(segment string, captured map[string]string) string {
-	for name, value := range captured {
-		if value == segment && m.query.class(name) == secret {
+func (m *masker) segment(segment string, captured []pair) string {
+	for _, p := range captured {
+		if p.value == segment && m.query.class(p.name) == secret {
 			return m.hash(segment)
 		}
 	}
