@@ -41,6 +41,7 @@ type Store struct {
 type state struct {
 	data     ast.Object
 	policies map[string][]byte
+	files    map[string]files // that data came from, by the roots of their bundle
 }
 
 type trigger struct {

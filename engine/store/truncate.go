@@ -9,23 +9,25 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/util"
 )
 
 // Truncate fills the transaction from the files of a bundle: policies are
 // stored, data files are merged into one tree, of which the documents at
 // params.BasePaths (the bundle's roots) replace what is stored there. Bundle
 // activation calls it with the raw bytes of a downloaded bundle, which thereby
-// become AST values without a detour through a decoded bundle.
+// become AST values without a detour through a decoded bundle. A file with the
+// bytes of one that is stored already is not decoded again.
 func (s *Store) Truncate(_ context.Context, txn storage.Transaction, params storage.TransactionParams, it storage.Iterator) error {
 	t, err := s.openForWrite(txn, "data")
 	if err != nil {
 		return err
 	}
-	tree, err := t.readFiles(it)
+	f := &reading{known: s.current.Load().files, files: files{}}
+	tree, err := t.readFiles(it, f)
 	if err != nil {
 		return err
 	}
+	t.setFiles(params, f.files)
 	if params.RootOverwrite {
 		return t.writeRoot(storage.AddOp, tree.build())
 	}
@@ -37,7 +39,7 @@ func (s *Store) Truncate(_ context.Context, txn storage.Transaction, params stor
 	return nil
 }
 
-func (t *transaction) readFiles(it storage.Iterator) (*node, error) {
+func (t *transaction) readFiles(it storage.Iterator, f *reading) (*node, error) {
 	tree := &node{}
 	for {
 		update, err := it.Next()
@@ -51,7 +53,7 @@ func (t *transaction) readFiles(it storage.Iterator) (*node, error) {
 			t.writePolicy(update.Path.PolicyID(), update.Value, false)
 			continue
 		}
-		if err := tree.addFile(update); err != nil {
+		if err := tree.addFile(update, f); err != nil {
 			return nil, err
 		}
 	}
@@ -86,17 +88,13 @@ type node struct {
 	children map[string]*node
 }
 
-func (n *node) addFile(update *storage.Update) error {
-	var raw any
-	if err := util.Unmarshal(update.Value, &raw); err != nil {
+func (n *node) addFile(update *storage.Update, f *reading) error {
+	v, err := f.decode(update.Value)
+	if err != nil {
 		return fmt.Errorf("decode data file at /%s: %w", strings.Join(update.Path, "/"), err)
 	}
-	if raw == nil {
+	if _, null := v.(ast.Null); null {
 		return nil
-	}
-	v, err := ast.InterfaceToValue(raw)
-	if err != nil {
-		return fmt.Errorf("convert data file at /%s: %w", strings.Join(update.Path, "/"), err)
 	}
 	if _, ok := v.(ast.Object); !ok && len(update.Path) == 0 {
 		return errRootMustBeObject()

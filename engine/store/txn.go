@@ -36,6 +36,9 @@ func (t *transaction) writeData(op storage.PatchOp, path storage.Path, value ast
 	}
 	t.setData(v.(ast.Object)) // patching an object below its root yields an object
 	t.touch(changed)
+	if op == storage.RemoveOp {
+		t.forgetFiles(path)
+	}
 	return nil
 }
 
@@ -53,7 +56,9 @@ func (t *transaction) writeRoot(op storage.PatchOp, value ast.Value) error {
 }
 
 func (t *transaction) setData(data ast.Object) {
-	t.view = &state{data: data, policies: t.view.policies}
+	next := *t.view
+	next.data = data
+	t.view = &next
 }
 
 // touch remembers path as changed unless a document above it already is.
@@ -68,10 +73,11 @@ func (t *transaction) touch(path storage.Path) {
 func (t *transaction) writePolicy(id string, text []byte, remove bool) {
 	if t.policies == nil {
 		t.policies = map[string]struct{}{}
-		t.view = &state{data: t.view.data, policies: maps.Clone(t.view.policies)}
-		if t.view.policies == nil {
-			t.view.policies = map[string][]byte{}
+		next := *t.view
+		if next.policies = maps.Clone(t.view.policies); next.policies == nil {
+			next.policies = map[string][]byte{}
 		}
+		t.view = &next
 	}
 	t.policies[id] = struct{}{}
 	if remove {
