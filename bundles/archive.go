@@ -11,6 +11,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/bundle"
+
+	"github.com/sallyport/sallyport/engine/document"
 )
 
 // DefaultSizeLimit is how large a bundle of a service may be, unpacked, in bytes.
@@ -60,7 +62,7 @@ func checkArchive(raw []byte, limit int64) error {
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
-	n, err := io.Copy(io.Discard, io.LimitReader(zr, limit+1))
+	n, err := io.Copy(io.Discard, givingWay{io.LimitReader(zr, limit+1)})
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
@@ -68,6 +70,15 @@ func checkArchive(raw []byte, limit int64) error {
 		return fmt.Errorf("%w of %d bytes unpacked", errTooLarge, limit)
 	}
 	return nil
+}
+
+// givingWay is a reader that lets requests go first before it hands out more:
+// unpacking is work for the processor, not for the network.
+type givingWay struct{ io.Reader }
+
+func (g givingWay) Read(p []byte) (int, error) {
+	document.GiveWay()
+	return g.Reader.Read(p)
 }
 
 // readSignatures returns the tokens of the archive's signatures file.

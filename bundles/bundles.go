@@ -125,7 +125,7 @@ func New(cfg Config, deps Deps) (Source, error) {
 	}
 	switch {
 	case len(cfg.Paths) > 0:
-		return &pathSource{paths: cfg.Paths, deps: deps, journal: j}, nil
+		return &pathSource{paths: cfg.Paths, deps: deps, journal: j, data: dataFiles{fsys: deps.FS}}, nil
 	case len(cfg.OPA) > 0:
 		return newServiceSource(cfg, deps, j)
 	default:

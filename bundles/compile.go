@@ -6,6 +6,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/sallyport/sallyport/engine/document"
 	"github.com/sallyport/sallyport/policies"
 )
 
@@ -36,10 +37,22 @@ func (c compilation) compile(modules map[string]*ast.Module) (*ast.Compiler, err
 		}
 		compiler = compiler.WithSchemas(set).WithUseTypeCheckAnnotations(true)
 	}
+	giveWayBetweenStages(compiler)
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, compiler.Errors
 	}
 	return compiler, nil
+}
+
+// giveWayBetweenStages lets requests go first after each of the compiler's passes,
+// which take a few milliseconds each where there are hundreds of rules.
+func giveWayBetweenStages(compiler *ast.Compiler) {
+	for _, id := range ast.AllStages() {
+		compiler.WithStageAfterID(id, ast.CompilerStageDefinition{
+			Name: "GiveWay", MetricName: "give_way",
+			Stage: func(*ast.Compiler) *ast.Error { document.GiveWay(); return nil },
+		})
+	}
 }
 
 // schemaSet makes the input schema the type of `input` in every module, so that

@@ -161,7 +161,7 @@ func (t *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.Body = io.NopCloser(givingWay{bytes.NewReader(body)})
 	if etag, ok := t.guard.repeated(req, resp, body); ok {
 		resp.StatusCode, resp.Status = http.StatusNotModified, "304 Not Modified"
 		resp.Header.Set("ETag", etag)

@@ -34,7 +34,8 @@ type loading struct {
 	paths []string
 	fsys  fs.FS // nil: the file system
 	caps  *ast.Capabilities
-	tests bool // take *_test.rego too
+	tests bool       // take *_test.rego too
+	aside *dataFiles // takes .json files before they are decoded; nil: they become Go values
 }
 
 // load reads .rego, .json, .yaml and .tar.gz below the paths, rooted as `opa run`
@@ -50,7 +51,11 @@ func (l loading) load() (*tree, error) {
 	if l.fsys != nil {
 		fl = fl.WithFS(l.fsys)
 	}
-	res, err := fl.Filtered(l.paths, l.skip)
+	filter := l.skip
+	if l.aside != nil {
+		filter = l.aside.filter(l.skip)
+	}
+	res, err := fl.Filtered(l.paths, filter)
 	if err != nil {
 		return nil, err
 	}

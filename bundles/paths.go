@@ -2,15 +2,17 @@ package bundles
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
 
 	"github.com/sallyport/sallyport/engine"
-	"github.com/sallyport/sallyport/engine/store"
 )
 
 // pathSource brings policies from files and directories.
@@ -19,7 +21,9 @@ type pathSource struct {
 	paths []string
 	deps  Deps
 
-	mu sync.Mutex // one Reload at a time
+	mu       sync.Mutex // one Reload at a time; it guards what follows
+	data     dataFiles
+	compiled *policySet // last
 }
 
 // Files returns the configured paths.
@@ -63,26 +67,29 @@ func (s *pathSource) Reload(ctx context.Context) error {
 }
 
 func (s *pathSource) activate(ctx context.Context) (id string, err error) {
-	t, err := loading{paths: s.paths, fsys: s.deps.FS, caps: s.deps.Engine.Capabilities()}.load()
-	if err != nil {
+	l := loading{paths: s.paths, fsys: s.deps.FS, caps: s.deps.Engine.Capabilities(), aside: &s.data}
+	defer s.data.release()
+	t, err := l.load()
+	if err = errors.Join(err, s.data.err); err != nil {
 		return "", fmt.Errorf("load policies: %w", err)
 	}
 	if id, err = t.revision(); err != nil {
 		return "", err
 	}
+	id = s.data.revision(id, l)
 	if st := s.Status(); st.Ready && st.Revision == id {
 		return id, nil // nothing changed, or a broken edit was taken back
 	}
-	data, err := store.NewFromObject(t.data)
+	data, err := s.data.load(t.data)
 	if err != nil {
-		return "", fmt.Errorf("load data: %w", err)
+		return "", fmt.Errorf("load policies: %w", err)
 	}
 	txn, err := data.NewTransaction(ctx)
 	if err != nil {
 		return "", fmt.Errorf("open data: %w", err)
 	}
 	defer data.Abort(ctx, txn) // the engine pins what it keeps
-	compiler, err := t.compileOver(s.deps.Engine.Capabilities(), storage.NonEmpty(ctx, data, txn))
+	compiler, err := s.compile(t, storage.NonEmpty(ctx, data, txn))
 	if err != nil {
 		return "", fmt.Errorf("compile policies: %w", err)
 	}
@@ -90,4 +97,25 @@ func (s *pathSource) activate(ctx context.Context) (id string, err error) {
 		ID: id, Bundles: map[string]string{pathsBundle: id}, Compiler: compiler, Store: data, Txn: txn,
 	})
 	return id, err
+}
+
+// compile compiles the policies, or returns what they were compiled to before if
+// only data changed, which still must not have a path that a rule has too.
+func (s *pathSource) compile(t *tree, nonEmpty func([]string) (bool, error)) (*ast.Compiler, error) {
+	set := &policySet{texts: make(map[string]string, len(t.raw))}
+	for name, text := range t.raw {
+		set.texts[name] = string(text)
+	}
+	if s.compiled != nil && maps.Equal(s.compiled.texts, set.texts) {
+		if errs := ast.CheckPathConflicts(s.compiled.compiler, nonEmpty); len(errs) > 0 {
+			return nil, errs
+		}
+		return s.compiled.compiler, nil
+	}
+	var err error
+	if set.compiler, err = t.compileOver(s.deps.Engine.Capabilities(), nonEmpty); err != nil {
+		return nil, err
+	}
+	s.compiled = set
+	return set.compiler, nil
 }

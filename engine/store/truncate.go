@@ -59,6 +59,32 @@ func (t *transaction) readFiles(it storage.Iterator, f *reading) (*node, error) 
 	}
 }
 
+// Document is a value and where it belongs in data.
+type Document struct {
+	Name  string // for errors
+	Path  []string
+	Value ast.Value
+}
+
+// NewFromDocuments returns a store that holds the documents merged: objects
+// merge, anything else in the same place is an error.
+func NewFromDocuments(documents []Document) (*Store, error) {
+	tree := &node{}
+	for _, d := range documents {
+		if _, ok := d.Value.(ast.Object); !ok && len(d.Path) == 0 {
+			return nil, fmt.Errorf("%s: %w", d.Name, errRootMustBeObject())
+		}
+		if !tree.insert(d.Path, d.Value) {
+			return nil, fmt.Errorf("%s: conflicts with another file about what is at data.%s", d.Name, strings.Join(d.Path, "."))
+		}
+	}
+	s := New()
+	if data, ok := tree.build().(ast.Object); ok {
+		s.current.Store(&state{data: data})
+	}
+	return s, nil
+}
+
 func (t *transaction) replaceRoot(root string, tree *node) error {
 	path, ok := storage.ParsePathEscaped("/" + root)
 	if root == "" {
@@ -123,9 +149,11 @@ func (n *node) insert(path []string, v ast.Value) bool {
 }
 
 func (n *node) merge(v ast.Value) bool {
-	if n.value == nil && n.children == nil {
-		n.value = v
-		return true
+	if empty, ok := n.value.(ast.Object); n.children == nil && (n.value == nil || ok && empty.Len() == 0) {
+		if _, object := v.(ast.Object); object || !ok {
+			n.value = v
+			return true
+		}
 	}
 	obj, ok := v.(ast.Object)
 	if !ok || !n.open() {
