@@ -49,7 +49,7 @@ func (s *serviceSource) sweep(name string) {
 }
 
 func (s *serviceSource) checkPersisted(name string, limit int64) error {
-	file := filepath.Join(s.persistenceDirectory(), "bundles", name, "bundle.tar.gz")
+	file := s.persistedFile(name)
 	raw, err := os.ReadFile(file) //nolint:gosec // named by the configuration
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

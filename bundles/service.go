@@ -35,6 +35,8 @@ type serviceSource struct {
 	cfg  Config
 	deps Deps
 	raw  []byte
+
+	persisted persisted
 }
 
 func newServiceSource(cfg Config, deps Deps, j *journal) (*serviceSource, error) {
@@ -57,6 +59,7 @@ func (*serviceSource) Reload(context.Context) error { return nil }
 func (s *serviceSource) Run(ctx context.Context) error {
 	s.warn(ctx)
 	s.quarantine(ctx)
+	s.watchPersisted()
 	g := newGuard(object(s.cfg.OPA["bundles"]))
 	defer g.close()
 	m, err := s.manager(ctx, g)
@@ -172,6 +175,12 @@ func (s *serviceSource) heard(st bundle.Status) {
 	})
 	if err := statusError(&st); err != nil {
 		s.failed(context.Background(), st.Name, err) // OPA gives listeners no context
+		return
+	}
+	if err := s.persistError(&st); err != nil {
+		if s.Status().Bundles[st.Name].LastError != err.Error() { // told once, not with each poll
+			s.failed(context.Background(), st.Name, err)
+		}
 		return
 	}
 	s.recovered(st.Name)
