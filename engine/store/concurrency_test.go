@@ -168,3 +168,51 @@ func TestWritersWaitForEachOther(t *testing.T) {
 	}
 	s.Abort(t.Context(), second)
 }
+
+// Readers do not wait for a writer, whatever it has done and not committed.
+func TestReadersGoOnBesideAnOpenWriter(t *testing.T) {
+	s := open(t, doc)
+	w := begin(t, s, storage.WriteParams)
+	if err := s.Write(t.Context(), w, storage.RemoveOp, path("/b"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Truncate(t.Context(), w, storage.TransactionParams{BasePaths: []string{"b"}}, &files{
+		list: []storage.Update{{Path: path("/b"), Value: []byte(`{"v1": "new"}`)}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // would deadlock if one of them waited
+		if got := readCommitted(t, s, "/b/v1"); got != `"hello"` {
+			t.Fatalf("a reader sees %s of an open write transaction", got)
+		}
+	}
+	if err := s.Commit(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	if got := readCommitted(t, s, "/b/v1"); got != `"new"` {
+		t.Errorf("after the commit: %s", got)
+	}
+}
+
+// There is never a moment without an open reader here, and the writer gets in
+// nevertheless: each reader ends only once the next has begun, and the last only
+// after the commits.
+func TestReadersDoNotStarveTheWriter(t *testing.T) {
+	s := open(t, doc)
+	reader := begin(t, s)
+	for i := range 100 {
+		next := begin(t, s)
+		s.Abort(t.Context(), reader)
+		reader = next
+		if err := storage.WriteOne(t.Context(), s, storage.AddOp, path("/b/v1"), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := readCommitted(t, s, "/b/v1"); got != "99" {
+		t.Errorf("after 100 commits: %s", got)
+	}
+	if got := read(t, s, reader, "/b/v1"); got != "98" {
+		t.Errorf("the last reader sees %s, want what was committed when it began", got)
+	}
+	s.Abort(t.Context(), reader)
+}
