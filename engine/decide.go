@@ -79,7 +79,7 @@ func (e *Engine) decide(ctx context.Context, ev *evaluation) (*authz.Decision, e
 		// would be another deny than the policy meant.
 		d = &authz.Decision{Fault: fault}
 	}
-	d.ID, d.Revision, d.Bundles = newID(ev.now), ev.snapshot.id, ev.snapshot.bundles
+	d.Revision, d.Bundles = ev.snapshot.id, ev.snapshot.bundles
 	d.Owned = ev.entrypoint.sets
 	return d, nil
 }

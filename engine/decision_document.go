@@ -65,10 +65,10 @@ type faultDocument struct {
 	Detail string          `json:"detail"`
 }
 
-// NewDecisionDocument returns d as a document.
-func NewDecisionDocument(d *authz.Decision) *DecisionDocument {
+// NewDecisionDocument returns d, which was given that id, as a document.
+func NewDecisionDocument(id string, d *authz.Decision) *DecisionDocument {
 	doc := &DecisionDocument{
-		ID: d.ID, Revision: d.Revision, Allow: d.Allow, Reason: d.Reason, Labels: d.Labels,
+		ID: id, Revision: d.Revision, Allow: d.Allow, Reason: d.Reason, Labels: d.Labels,
 		Status: d.Status, Headers: d.Headers, Body: d.Body, Redirect: d.Redirect,
 	}
 	if u := d.Upstream; u.Name != "" || u.SetHeaders != nil || u.RemoveHeaders != nil || u.TokenExchange != nil {

@@ -210,7 +210,7 @@ func TestDecisionDocumentIsTheContract(t *testing.T) {
 	if fault != nil {
 		t.Fatal(fault)
 	}
-	text, err := json.Marshal(NewDecisionDocument(d))
+	text, err := json.Marshal(NewDecisionDocument("d", d))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestDecisionDocumentIsTheContract(t *testing.T) {
 	if diff := cmp.Diff(d, again); diff != "" {
 		t.Error(diff)
 	}
-	doc2 := NewDecisionDocument(&authz.Decision{Fault: &authz.Fault{Kind: authz.FaultEval, Detail: "x"}})
+	doc2 := NewDecisionDocument("d", &authz.Decision{Fault: &authz.Fault{Kind: authz.FaultEval, Detail: "x"}})
 	if doc2.Fault == nil || doc2.Upstream != nil || doc2.Challenge != nil {
 		t.Errorf("document of a fault: %+v", doc2)
 	}

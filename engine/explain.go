@@ -95,7 +95,7 @@ func (e *Engine) Explain(ctx context.Context, in *authz.Input) (*Explanation, er
 		return nil, err
 	}
 	x := &Explanation{
-		Revision: snap.id, Entrypoint: ep.path, Decision: d, Answer: NewDecisionDocument(d),
+		Revision: snap.id, Entrypoint: ep.path, Decision: d, Answer: NewDecisionDocument(authz.NewID(ev.now), d),
 		Reads: ep.reads.Input.Paths(), Nondeterministic: ep.reads.Nondeterministic, Uncached: ep.key.off,
 		Held: []RuleResult{}, Failed: []RuleFailure{},
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sallyport/sallyport/engine"
 	"github.com/sallyport/sallyport/engine/authz"
@@ -156,7 +155,7 @@ func TestExplainDecidesLikeDecide(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, x.Decision, cmpopts.IgnoreFields(authz.Decision{}, "ID")); diff != "" {
+			if diff := cmp.Diff(want, x.Decision); diff != "" {
 				t.Errorf("%s: %s", name, diff)
 			}
 		}

@@ -59,19 +59,12 @@ func (e *Engine) done(q *question) {
 	e.questions.Put(q)
 }
 
-// answer returns a copy of the decision that is kept, with an id of its own; nil
-// if there is none.
+// answer returns the decision that is kept, nil if there is none.
 func (q *question) answer() *authz.Decision {
 	if q == nil {
 		return nil
 	}
-	kept := q.cache.Get(q.key, q.now)
-	if kept == nil {
-		return nil
-	}
-	d := *kept
-	d.ID = newID(q.now)
-	return &d
+	return q.cache.Get(q.key, q.now)
 }
 
 // keep keeps d if it may be, and returns how many others had to go. A fault is
@@ -81,6 +74,6 @@ func (q *question) keep(d *authz.Decision) (evicted int) {
 		return 0
 	}
 	kept := *d
-	kept.ID, kept.Cached = "", true
+	kept.Cached = true
 	return q.cache.Put(q.key, &kept, q.now, q.until)
 }

@@ -72,7 +72,7 @@ func cpuTime() time.Duration {
 // policy and upstream in one process.
 func BenchmarkFront(b *testing.B) {
 	g := start(b, fastUpstream(b), withDecider(func(in *authz.Input) (*authz.Decision, error) {
-		d := &authz.Decision{ID: "d", Allow: true}
+		d := &authz.Decision{Allow: true}
 		d.Upstream.SetHeaders = map[string]string{"x-user": in.Identity.Subject}
 		return d, nil
 	}), func(_ *Config, _ *Parts, d *Deps) { d.Recorder = discard{} })

@@ -228,7 +228,7 @@ func TestAnswers(t *testing.T) {
 	only := anyRoute()
 	only.Match.Methods, only.Match.Path = []string{"GET", "HEAD", "POST"}, "/r/**"
 	g := start(t, up.addr(), withRoutes(only), withDecider(func(in *authz.Input) (*authz.Decision, error) {
-		d := &authz.Decision{ID: "d-1", Status: 0}
+		d := &authz.Decision{Status: 0}
 		switch in.Request.Path {
 		case "/r/nopolicy":
 			return nil, authz.ErrNoPolicy
@@ -293,7 +293,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s: recorded %s %d %s", tc.path, last.Outcome, last.Status, last.Input.Request.ID)
 		}
 		if tc.status == 403 && tc.want == nil && tc.outcome == authz.OutcomeDenied &&
-			(!strings.Contains(body, `"request_id":"`+last.Input.Request.ID+`"`) || !strings.Contains(body, `"decision_id":"d-1"`)) {
+			(!strings.Contains(body, `"request_id":"`+last.Input.Request.ID+`"`) || !strings.Contains(body, `"decision_id":"`+last.DecisionID+`"`)) {
 			t.Errorf("%s: body %s", tc.path, body)
 		}
 	}

@@ -26,7 +26,7 @@ type decide func(in *authz.Input) (*authz.Decision, error)
 func (d decide) Decide(_ context.Context, in *authz.Input) (*authz.Decision, error) { return d(in) }
 
 func allow(*authz.Input) (*authz.Decision, error) {
-	return &authz.Decision{ID: "d-1", Allow: true}, nil
+	return &authz.Decision{Allow: true}, nil
 }
 
 // testChain lets "Bearer good" and everyone without credentials in.
@@ -320,7 +320,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func TestAllowedRequestIsForwarded(t *testing.T) {
 	up := listenRaw(t, nil)
 	g := start(t, up.addr(), withDecider(func(in *authz.Input) (*authz.Decision, error) {
-		d := &authz.Decision{ID: "d-1", Allow: true}
+		d := &authz.Decision{Allow: true}
 		d.Upstream.SetHeaders = map[string]string{"X-User": in.Identity.Subject}
 		return d, nil
 	}))

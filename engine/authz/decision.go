@@ -19,15 +19,15 @@ var (
 )
 
 // Decision is what a policy said, checked: every obligation is one that the
-// gateway knows and can carry out. The zero value denies.
+// gateway knows and can carry out. The zero value denies. It may be the answer to
+// many requests, so it has no id, and nobody changes it.
 type Decision struct {
-	ID       string // decision_id of the response and of the decision log
 	Allow    bool
 	Reason   string            // for the log; public only if the policy also puts it in Body
 	Labels   map[string]string // for log and metrics
 	Revision string            // policy revision that decided
 	Bundles  map[string]string // revision of each of its bundles, by name; shared, not to be changed
-	Cached   bool              // taken from the decision cache: all but ID is shared, not to be changed
+	Cached   bool              // taken from the decision cache
 
 	// On deny.
 	Status   int               // 0: 403
@@ -125,6 +125,7 @@ const (
 // memory: nothing in it belongs to a connection.
 type Record struct {
 	Input                         *Input
+	DecisionID                    string    // empty with Decision
 	Decision                      *Decision // nil when the request never reached the policy
 	Outcome                       Outcome
 	Error                         string // operator's view of what went wrong; never sent to the client

@@ -33,7 +33,7 @@ func (enc *encoder) line(r *authz.Record, now func() time.Time) *Event {
 	e, w := &enc.event, &enc.out
 	*e = Event{Outcome: r.Outcome, TraceID: r.TraceID, SpanID: r.SpanID}
 	if r.Decision != nil {
-		e.DecisionID, e.Revision, e.Bundles = r.Decision.ID, r.Decision.Revision, r.Decision.Bundles
+		e.DecisionID, e.Revision, e.Bundles = r.DecisionID, r.Decision.Revision, r.Decision.Bundles
 		e.Entrypoint = enc.entrypoint
 	}
 	if r.Input != nil {

@@ -60,8 +60,9 @@ func golden() *authz.Record {
 			Route:   authz.Route{Name: "orders", Params: map[string]string{"id": "42"}, Upstream: "orders", Labels: map[string]string{"team": "a", "area": "b"}},
 			Gateway: &authz.Gateway{Name: "gw", Version: "v1.2.3", Listener: "public", Labels: map[string]string{"region": "eu"}},
 		},
+		DecisionID: "7d0f3b1e-11f0-4d6c-8a7e-6c1d1f0a2b3c",
 		Decision: &authz.Decision{
-			ID: "7d0f3b1e-11f0-4d6c-8a7e-6c1d1f0a2b3c", Allow: true, Reason: "may read", Labels: map[string]string{"rule": "read"},
+			Allow: true, Reason: "may read", Labels: map[string]string{"rule": "read"},
 			Revision: "one", Bundles: map[string]string{"authz": "r1", "data": "r2"},
 			Upstream: authz.UpstreamObligation{SetHeaders: map[string]string{"X-User": "alice", "Authorization": "Bearer s3cret"}},
 		},
@@ -119,7 +120,7 @@ func absentCases() []*authz.Record {
 		func(r *authz.Record) { *r.Input = authz.Input{} },
 		func(r *authz.Record) { *r.Input.Identity = authz.Identity{} },
 		func(r *authz.Record) { *r.Input.Gateway = authz.Gateway{} },
-		func(r *authz.Record) { *r.Decision = authz.Decision{} },
+		func(r *authz.Record) { r.DecisionID, *r.Decision = "", authz.Decision{} },
 		func(r *authz.Record) { r.Input.Route.Entrypoint = "other/decision" },
 		func(r *authz.Record) { r.Input.Route.Entrypoint, r.Decision = "other/decision", nil },
 	), &authz.Record{}, &authz.Record{Outcome: authz.OutcomeUnauthenticated, Status: 401, Error: "token expired"})
@@ -312,8 +313,9 @@ func oddCases() []goldenCase {
 			r.Error, r.Upstream, r.TraceID, r.SpanID, r.Outcome = s, s, s, s, authz.Outcome(s)
 		})},
 		{"odd decision", false, withEach(func(r *authz.Record, s string) {
+			r.DecisionID = s
 			r.Decision = &authz.Decision{
-				ID: s, Reason: s, Labels: map[string]string{s: s, "b": s}, Revision: s, Bundles: map[string]string{s: s, "b": s}, Headers: map[string]string{s: s, "b": s},
+				Reason: s, Labels: map[string]string{s: s, "b": s}, Revision: s, Bundles: map[string]string{s: s, "b": s}, Headers: map[string]string{s: s, "b": s},
 				Redirect: s, Challenge: &authz.Challenge{Error: s, Scope: s, ACRValues: s}, RateLimit: &authz.RateLimit{Key: s, Rate: s},
 				Upstream: authz.UpstreamObligation{Name: s, SetHeaders: map[string]string{s: s}, RemoveHeaders: []string{s}, TokenExchange: &authz.TokenExchange{Audience: s, Scope: s}},
 				Response: authz.ResponseObligation{SetHeaders: map[string]string{s: s}, RemoveHeaders: []string{s, s}}, Fault: &authz.Fault{Kind: authz.FaultKind(s), Detail: s},

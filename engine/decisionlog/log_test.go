@@ -80,8 +80,9 @@ func record() *authz.Record {
 			},
 			Route: authz.Route{Name: "orders", Params: map[string]string{"id": "42"}, Upstream: "orders"},
 		},
+		DecisionID: "d1",
 		Decision: &authz.Decision{
-			ID: "d1", Allow: true, Reason: "may read", Labels: map[string]string{"rule": "read"}, Revision: "one", Bundles: map[string]string{"authz": "r1", "data": "r2"},
+			Allow: true, Reason: "may read", Labels: map[string]string{"rule": "read"}, Revision: "one", Bundles: map[string]string{"authz": "r1", "data": "r2"},
 			Upstream: authz.UpstreamObligation{SetHeaders: map[string]string{"x-user": "alice", "Authorization": "Bearer s3cret"}},
 		},
 		Outcome: authz.OutcomeAllowed, Status: 200, Upstream: "orders",

@@ -116,7 +116,7 @@ type Answer struct {
 }
 
 // answerDeny turns a deny into what the policy asked for.
-func (j *Judge) answerDeny(d *authz.Decision, requestID string) (*Answer, *authz.Fault) {
+func (j *Judge) answerDeny(d *authz.Decision, requestID, decisionID string) (*Answer, *authz.Fault) {
 	ans := &Answer{Status: denyStatus(d)}
 	if ans.Status < 200 || ans.Status > 599 {
 		return nil, faultf("status %d is not one to deny with", ans.Status)
@@ -145,7 +145,7 @@ func (j *Judge) answerDeny(d *authz.Decision, requestID string) (*Answer, *authz
 		ans.Body = d.Body
 		ans.setDefault("content-type", "application/json")
 	} else if d.Redirect == "" {
-		ans.problem(problem.Problem{Status: ans.Status, Detail: "The request is denied."}, requestID, d.ID)
+		ans.problem(problem.Problem{Status: ans.Status, Detail: "The request is denied."}, requestID, decisionID)
 	}
 	ans.setDefault("cache-control", "no-store")
 	return ans, nil

@@ -32,7 +32,7 @@ func judgeWith(t *testing.T, m mechanism, change func(*Config, *route.Config)) *
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Chains: []Chain{chain}, Decider: fixedDecider{&authz.Decision{ID: "d", Allow: true}},
+		Chains: []Chain{chain}, Decider: fixedDecider{&authz.Decision{Allow: true}},
 		Upstream: func(string) bool { return true },
 	}
 	r := route.Config{Name: "all", Authenticate: []string{"m"}, Upstream: "u"}
@@ -179,7 +179,7 @@ func TestOutboundReplacesAndCloses(t *testing.T) {
 	var fail error
 	j := judgeWith(t, alice(nil, nil), func(c *Config, _ *route.Config) {
 		c.Outbound = []Outbound{outbound(func(o *Outgoing) ([]authz.Header, error) {
-			if o.Input.Identity.Subject != "alice" || o.Decision.ID != "d" {
+			if o.Input.Identity.Subject != "alice" || !o.Decision.Allow {
 				t.Errorf("outgoing %+v", o)
 			}
 			return []authz.Header{{Name: "x-token", Value: "ours"}}, fail

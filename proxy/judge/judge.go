@@ -102,9 +102,11 @@ type Verdict struct {
 	Answer   *Answer
 	Input    *authz.Input    // as far as it could be built
 	Decision *authz.Decision // nil when the policy was not asked or did not decide
-	Route    *route.Route    // nil when none was found
-	Err      error           // operator's view of a refusal; never for the client
-	Response []authz.Header  // further fields of the response, whoever gives it
+	// DecisionID is the decision's id in the response and the log, empty without one.
+	DecisionID string
+	Route      *route.Route   // nil when none was found
+	Err        error          // operator's view of a refusal; never for the client
+	Response   []authz.Header // further fields of the response, whoever gives it
 
 	Authenticate, Decide time.Duration
 }
@@ -112,7 +114,7 @@ type Verdict struct {
 // Record returns what the decision log keeps, but for what only the front knows.
 func (v *Verdict) Record() *authz.Record {
 	rec := &authz.Record{
-		Input: v.Input, Decision: v.Decision, Outcome: v.Outcome,
+		Input: v.Input, Decision: v.Decision, DecisionID: v.DecisionID, Outcome: v.Outcome,
 		Authenticate: v.Authenticate, Decide: v.Decide,
 	}
 	if v.Err != nil {
@@ -260,7 +262,9 @@ func (j *Judge) decide(ctx context.Context, v *Verdict) error {
 	if err == nil && d == nil {
 		err = errors.New("the decider gave neither decision nor error")
 	}
-	v.Decision = d
+	if d != nil {
+		v.Decision, v.DecisionID = d, authz.NewID(start)
+	}
 	return err
 }
 
@@ -276,7 +280,7 @@ func (j *Judge) carryOut(v *Verdict, f *Forward) {
 	}
 	if fault == nil {
 		v.Outcome = authz.OutcomeDenied
-		if v.Answer, fault = j.answerDeny(d, v.Input.Request.ID); fault == nil {
+		if v.Answer, fault = j.answerDeny(d, v.Input.Request.ID, v.DecisionID); fault == nil {
 			return
 		}
 	}
@@ -284,8 +288,7 @@ func (j *Judge) carryOut(v *Verdict, f *Forward) {
 	denied.Allow, denied.Fault = false, fault
 	v.Decision = &denied
 	v.Outcome, v.Err = authz.OutcomeFault, fault
-	plain := authz.Decision{ID: d.ID}
-	v.Answer, _ = j.answerDeny(&plain, v.Input.Request.ID)
+	v.Answer, _ = j.answerDeny(&authz.Decision{}, v.Input.Request.ID, v.DecisionID)
 }
 
 // refuse answers for err.
@@ -295,11 +298,7 @@ func (j *Judge) refuse(v *Verdict, err error) {
 		v.Outcome, v.Answer = authz.OutcomeUnauthenticated, answerOf(own)
 		return
 	}
-	decisionID := ""
-	if v.Decision != nil {
-		decisionID = v.Decision.ID
-	}
-	v.Answer = answerError(err, v.Input.Request.ID, decisionID)
+	v.Answer = answerError(err, v.Input.Request.ID, v.DecisionID)
 	if (v.Answer.Status == http.StatusUnauthorized || errors.Is(err, authn.ErrInsufficientScope)) && v.Route != nil {
 		for _, c := range j.cfg.Chains[v.Route.Index].Challenges(err) {
 			v.Answer.Headers = append(v.Answer.Headers, authz.Header{Name: "www-authenticate", Value: withScope(c, &v.Route.Config.Require)})
@@ -347,11 +346,7 @@ func (j *Judge) RedirectToHTTPS(a *Arrival, port int) *Verdict {
 // Fail returns the answer for an upstream that failed after an allow.
 func (v *Verdict) Fail(err error) *Answer {
 	v.Err = err
-	decisionID := ""
-	if v.Decision != nil {
-		decisionID = v.Decision.ID
-	}
-	return answerError(err, v.Input.Request.ID, decisionID)
+	return answerError(err, v.Input.Request.ID, v.DecisionID)
 }
 
 var noSpan = func(error) {}

@@ -63,7 +63,7 @@ func arrival(method, target string, headers ...authz.Header) *Arrival {
 // segments, visible headers, forward with its headers, request id, the
 // Forwarded value, the authenticator's view, the policy's one header.
 func TestAllocationsOfAnAllowedRequest(t *testing.T) {
-	d := &authz.Decision{ID: "d", Allow: true}
+	d := &authz.Decision{Allow: true}
 	d.Upstream.SetHeaders = map[string]string{"x-user": "alice"}
 	j := newJudge(t, d)
 	a := arrival("GET", "/v1/orders/42?a=1", authz.Header{Name: "accept", Value: "*/*"}, authz.Header{Name: "user-agent", Value: "t"},
@@ -83,16 +83,16 @@ func TestDecisionsAreNotChanged(t *testing.T) {
 	for name, decision := range map[string]func() *authz.Decision{
 		"allow": func() *authz.Decision {
 			return &authz.Decision{
-				ID: "d", Allow: true, Owned: []string{"x-b", "x-a"}, Labels: map[string]string{"a": "b"},
+				Allow: true, Owned: []string{"x-b", "x-a"}, Labels: map[string]string{"a": "b"},
 				Upstream: authz.UpstreamObligation{SetHeaders: map[string]string{"X-User": "alice", "x-b": "1"}, RemoveHeaders: []string{"Cookie", "accept"}},
 				Response: authz.ResponseObligation{SetHeaders: map[string]string{"X-A": "1"}, RemoveHeaders: []string{"Server"}},
 			}
 		},
 		"deny": func() *authz.Decision {
-			return &authz.Decision{ID: "d", Status: 401, Headers: map[string]string{"X-A": "1"}, Body: []byte(`{"a": 1}`), Challenge: &authz.Challenge{Error: "invalid_token", MaxAge: -1}}
+			return &authz.Decision{Status: 401, Headers: map[string]string{"X-A": "1"}, Body: []byte(`{"a": 1}`), Challenge: &authz.Challenge{Error: "invalid_token", MaxAge: -1}}
 		},
 		"fault": func() *authz.Decision {
-			return &authz.Decision{ID: "d", Allow: true, Upstream: authz.UpstreamObligation{Name: "nobody"}}
+			return &authz.Decision{Allow: true, Upstream: authz.UpstreamObligation{Name: "nobody"}}
 		},
 	} {
 		given := decision()
@@ -120,7 +120,7 @@ func TestRouteWithoutDecisionCache(t *testing.T) {
 }
 
 func BenchmarkJudge(b *testing.B) {
-	d := &authz.Decision{ID: "d", Allow: true}
+	d := &authz.Decision{Allow: true}
 	d.Upstream.SetHeaders = map[string]string{"x-user": "alice"}
 	j := newJudge(b, d)
 	a := arrival("GET", "/v1/orders/42?a=1", authz.Header{Name: "accept", Value: "*/*"}, authz.Header{Name: "user-agent", Value: "t"},

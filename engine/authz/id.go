@@ -1,4 +1,4 @@
-package engine
+package authz
 
 import (
 	"encoding/binary"
@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// newID returns a decision id: a UUID version 7 (RFC 9562 section 5.7), which
+// NewID returns a decision id for a decision made at now: a UUID version 7 (RFC 9562 section 5.7), which
 // sorts by time. It is a name, not a secret, so its random part need not resist
 // guessing.
-func newID(now time.Time) string {
+func NewID(now time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0x0fff|0x7000) //nolint:gosec // G404: not a secret; G115: times are after 1970
 	binary.BigEndian.PutUint64(b[8:], rand.Uint64()&(1<<62-1)|1<<63)                           //nolint:gosec // G404: not a secret
