@@ -41,6 +41,9 @@ type entry struct {
 	used     atomic.Bool // since the hand last passed
 }
 
+// good reports whether the token is still one to accept.
+func (e *entry) good(now time.Time) bool { return now.Before(e.until) && !e.key.removed.Load() }
+
 // newCache makes a cache of about size entries, never more.
 func newCache(size int) *cache {
 	c := &cache{seed: maphash.MakeSeed()}
@@ -58,7 +61,7 @@ func (c *cache) get(token string, now time.Time) *entry {
 	s.mu.RLock()
 	e := s.entries[h]
 	s.mu.RUnlock()
-	if e == nil || e.token != token || !now.Before(e.until) || e.key.removed.Load() {
+	if e == nil || e.token != token || !e.good(now) {
 		return nil
 	}
 	if !e.used.Load() {

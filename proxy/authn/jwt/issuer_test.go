@@ -223,6 +223,11 @@ func claims(iss string, change map[string]any) map[string]any {
 // newFromFile makes an authenticator of testIssuer with the keys in a file.
 func newFromFile(t testing.TB, change func(*Config), signers ...*signer) *Authenticator {
 	t.Helper()
+	return newWith(t, Deps{}, change, signers...)
+}
+
+func newWith(t testing.TB, deps Deps, change func(*Config), signers ...*signer) *Authenticator {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "keys.json")
 	if err := os.WriteFile(file, []byte(jwks(t, signers...)), 0o600); err != nil {
 		t.Fatal(err)
@@ -232,7 +237,7 @@ func newFromFile(t testing.TB, change func(*Config), signers ...*signer) *Authen
 	if change != nil {
 		change(&c)
 	}
-	a, err := New("corp", c, Deps{})
+	a, err := New("corp", c, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

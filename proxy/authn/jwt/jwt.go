@@ -30,8 +30,11 @@ type Authenticator struct {
 	allowed map[string]algorithm
 	cache   *cache
 	foreign *foreign
+	flights *flights
 	keys    *keyring
 	fetcher *fetcher // nil with jwks_file
+
+	verified func(ctx context.Context, outcome string) // counts signatures checked
 }
 
 // New makes an authenticator that the configuration calls name. It reads the
@@ -44,12 +47,15 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	c = c.filled()
 	a := &Authenticator{
 		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: newForeign(),
-		allowed: make(map[string]algorithm, len(c.Algorithms)),
+		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
 		a.allowed[alg], _ = algorithmOf(alg)
 	}
 	var err error
+	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
+		return nil, err
+	}
 	if a.keys, err = newKeyring(name, c, deps); err != nil {
 		return nil, err
 	}
@@ -102,7 +108,13 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	case a.foreign.has(token):
 		return nil, errForeignAgain
 	default:
-		if e, err = a.verify(ctx, token, r.Now); err != nil {
+		e, err = a.flights.do(ctx, token, r.Now, func() (*entry, error) {
+			if e := a.cache.get(token, r.Now); e != nil { // since we looked
+				return e, nil
+			}
+			return a.verify(ctx, token, r.Now)
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -134,9 +146,14 @@ func (a *Authenticator) verify(ctx context.Context, token string, now time.Time)
 		return nil, err
 	}
 	k, err := a.keys.verify(ctx, t, a.allowed)
-	if err != nil {
+	switch {
+	case errors.Is(err, errSignature):
+		a.verified(ctx, outcomeFailed)
+		return nil, err
+	case err != nil:
 		return nil, err
 	}
+	a.verified(ctx, outcomeVerified)
 	id, err := a.rules.check(t, claims, now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
