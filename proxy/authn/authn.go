@@ -31,6 +31,24 @@ var (
 	ErrForeign = fmt.Errorf("%w: it belongs to another authenticator", ErrNotMine)
 )
 
+// ErrTooMany says that the client has sent so many bad credentials that no more
+// of its are looked at for a while. 429; the chain stops.
+var ErrTooMany = errors.New("client sent too many bad credentials")
+
+// TooManyError is an ErrTooMany with what the client is told.
+type TooManyError struct {
+	RetryAfter time.Duration // until the next credential is looked at
+	Quota      int           // bad credentials that may come at once
+	Window     time.Duration // in which the quota is earned again
+}
+
+func (e *TooManyError) Error() string {
+	return fmt.Sprintf("%v; the next is looked at in %s", ErrTooMany, e.RetryAfter.Round(time.Millisecond))
+}
+
+// Unwrap returns ErrTooMany.
+func (e *TooManyError) Unwrap() error { return ErrTooMany }
+
 // ErrNoCredential is what a chain answers when no authenticator found a
 // credential of its kind. 401 with a challenge that names no error.
 var ErrNoCredential = errors.New("request carries no credential")
@@ -152,7 +170,8 @@ func (r *Request) Header(name string) string {
 // Authenticator is one mechanism with one configuration.
 type Authenticator interface {
 	// Authenticate returns the identity, or an error that is ErrNotMine,
-	// ErrInvalid or ErrUnavailable (wrapped, with the detail for the log).
+	// ErrInvalid, ErrUnavailable or ErrTooMany (wrapped, with the detail for the
+	// log).
 	Authenticate(ctx context.Context, r *Request) (*authz.Identity, error)
 }
 

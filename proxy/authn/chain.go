@@ -45,8 +45,8 @@ func New(links []Named, metrics *meter.Registry) (*Chain, error) {
 }
 
 // Authenticate returns the identity that the first authenticator with a
-// credential of its kind established. The error is ErrNoCredential, ErrInvalid
-// or ErrUnavailable, wrapped with the operator's detail. An error that is none
+// credential of its kind established. The error is ErrNoCredential, ErrInvalid,
+// ErrTooMany or ErrUnavailable, wrapped with the operator's detail. An error that is none
 // of the sentinels counts as ErrUnavailable: what is not understood closes.
 func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, error) {
 	var foreign *link // the first that found a credential for somebody else
@@ -86,6 +86,10 @@ func (l *link) refuse(err error) *refusal {
 	if errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnavailable) {
 		l.outcomes.rejected.Add(1)
 		return &refusal{by: l, class: ErrInvalid, err: err}
+	}
+	if tooMany := (*TooManyError)(nil); errors.As(err, &tooMany) {
+		l.outcomes.limited.Add(1)
+		return &refusal{by: l, class: tooMany, err: err}
 	}
 	l.outcomes.unavailable.Add(1)
 	return &refusal{by: l, class: ErrUnavailable, err: err}

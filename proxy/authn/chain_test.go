@@ -81,7 +81,7 @@ func TestChain(t *testing.T) {
 				t.Fatalf("got %+v, %v; want %q, %v", id, err, tt.subject, tt.want)
 			}
 			classes := 0
-			for _, class := range []error{authn.ErrNoCredential, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrNotMine, authn.ErrForeign} {
+			for _, class := range []error{authn.ErrNoCredential, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrTooMany, authn.ErrNotMine, authn.ErrForeign} {
 				if errors.Is(err, class) {
 					classes++
 				}
@@ -112,6 +112,7 @@ func TestChallenges(t *testing.T) {
 		{"one per scheme", []authn.Named{named("a", "Bearer", authn.ErrNotMine), named("b", "bearer", authn.ErrNotMine)}, []string{"Bearer"}},
 		{"the bad one names the error", []authn.Named{named("a", "DPoP", authn.ErrNotMine), named("b", "Bearer", authn.ErrInvalid)}, []string{"Bearer error", "DPoP"}},
 		{"foreign names the error", []authn.Named{named("a", "DPoP", authn.ErrNotMine), named("b", "Bearer", authn.ErrForeign)}, []string{"Bearer error", "DPoP"}},
+		{"too many names none", []authn.Named{named("a", "Bearer", &authn.TooManyError{})}, []string{"Bearer"}},
 		{"unavailable names none", []authn.Named{named("a", "Bearer", authn.ErrUnavailable)}, []string{"Bearer"}},
 		{"nothing to say", []authn.Named{named("a", "", authn.ErrNotMine)}, nil},
 	} {
@@ -142,7 +143,7 @@ func TestBearerChallenge(t *testing.T) {
 
 func TestMetric(t *testing.T) {
 	metrics := meter.New()
-	for _, err := range []error{nil, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrForeign, authn.ErrNotMine} {
+	for _, err := range []error{nil, authn.ErrInvalid, authn.ErrUnavailable, authn.ErrForeign, authn.ErrNotMine, &authn.TooManyError{}} {
 		a := answers{err: err}
 		if err == nil {
 			a.identity = &authz.Identity{}
@@ -156,6 +157,7 @@ func TestMetric(t *testing.T) {
 	want := map[string]int64{
 		"sallyport.authentications authenticator=corp,outcome=accepted":    1,
 		"sallyport.authentications authenticator=corp,outcome=rejected":    2,
+		"sallyport.authentications authenticator=corp,outcome=limited":     1,
 		"sallyport.authentications authenticator=corp,outcome=unavailable": 1,
 		"sallyport.authentications authenticator=,outcome=missing":         1,
 	}

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/problem"
 )
 
@@ -195,6 +197,20 @@ func answerError(err error, requestID, decisionID string) *Answer {
 	ans.problem(p, requestID, decisionID)
 	ans.set("cache-control", "no-store")
 	return ans
+}
+
+// limit tells the client when to come back (RFC 9110 section 10.2.3), and what
+// the limit is (draft-ietf-httpapi-ratelimit-headers).
+func (a *Answer) limit(policy string, l *authn.TooManyError) {
+	wait := strconv.FormatInt(wholeSeconds(l.RetryAfter), 10)
+	a.set("retry-after", wait)
+	a.set("ratelimit-policy", `"`+policy+`";q=`+strconv.Itoa(l.Quota)+";w="+strconv.FormatInt(wholeSeconds(l.Window), 10))
+	a.set("ratelimit", `"`+policy+`";r=0;t=`+wait)
+}
+
+// wholeSeconds rounds up, to one at least: nobody is told to come back at once.
+func wholeSeconds(d time.Duration) int64 {
+	return max(1, int64((d+time.Second-1)/time.Second))
 }
 
 func (a *Answer) problem(p problem.Problem, requestID, decisionID string) {

@@ -307,6 +307,9 @@ func (j *Judge) refuse(v *Verdict, err error) {
 	if m := (*methodError)(nil); errors.As(err, &m) {
 		v.Answer.set("allow", m.allowed)
 	}
+	if l := (*authn.TooManyError)(nil); errors.As(err, &l) {
+		v.Answer.limit("credentials", l)
+	}
 }
 
 func outcomeOf(err error) authz.Outcome {

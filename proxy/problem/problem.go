@@ -72,6 +72,7 @@ var classes = []struct {
 	{ErrMethod, Problem{http.StatusMethodNotAllowed, "The method is not allowed here.", 0}},
 	{authn.ErrInsufficientScope, Problem{http.StatusForbidden, "A scope is missing.", 0}},
 	{authn.ErrUnavailable, Problem{http.StatusServiceUnavailable, "The credential cannot be verified now.", 5}},
+	{authn.ErrTooMany, Problem{http.StatusTooManyRequests, "Too many credentials from this client were not valid.", 1}},
 	{authn.ErrInvalid, Problem{http.StatusUnauthorized, "The credential is not valid.", 0}},
 	{authn.ErrNoCredential, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
 	{authn.ErrNotMine, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},

@@ -36,6 +36,7 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{authn.ErrInvalid, 401, false},
 		{authn.ErrUnavailable, 503, true},
 		{authn.ErrInsufficientScope, 403, false},
+		{authn.ErrTooMany, 429, true},
 		{authz.ErrNoPolicy, 503, true},
 		{authz.ErrDecisionTimeout, 403, false},
 		{authz.ErrBodyTooLarge, 413, false},

@@ -211,7 +211,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	b.Run("first", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			_, _ = a.verify(b.Context(), requests[i%len(requests)].Authorization[len("Bearer "):], testNow)
+			_, _ = a.verify(b.Context(), requests[i%len(requests)].Authorization[len("Bearer "):], "", testNow)
 		}
 	})
 }

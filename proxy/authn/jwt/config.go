@@ -51,6 +51,8 @@ type Config struct {
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
 	// CacheSize is the number of verified tokens kept.
 	CacheSize int `yaml:"cache_size"`
+	// VerificationLimit bounds the work that a client causes with forged tokens.
+	VerificationLimit VerificationLimit `yaml:"verification_limit"`
 	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
 	Realm string `yaml:"realm"`
 }
@@ -65,7 +67,12 @@ func Default() Config {
 		Leeway:          30 * time.Second,
 		RefreshInterval: 5 * time.Minute,
 		CacheSize:       65536,
-		Realm:           "sallyport",
+		VerificationLimit: VerificationLimit{
+			Failures: 100,
+			Burst:    200,
+			Clients:  16384,
+		},
+		Realm: "sallyport",
 	}
 }
 
@@ -84,6 +91,7 @@ func (c Config) filled() Config {
 	if c.CacheSize == 0 {
 		c.CacheSize = d.CacheSize
 	}
+	c.VerificationLimit = c.VerificationLimit.filled()
 	if c.Realm == "" {
 		c.Realm = d.Realm
 	}
@@ -179,7 +187,7 @@ func (c Config) validateRequiredClaims() error {
 }
 
 func (c Config) validateLimits() error {
-	var errs []error
+	errs := c.VerificationLimit.problems()
 	if c.Leeway < 0 || c.Leeway > maxLeeway {
 		errs = append(errs, setting.Problemf("leeway", "%s is not between 0s and %s", c.Leeway, maxLeeway))
 	}

@@ -43,6 +43,9 @@ func TestValidate(t *testing.T) {
 		{"claim without values", func(c *Config) { c.RequiredClaims = map[string][]string{"tenant": nil} }, []string{"required_claims.tenant"}},
 		{"refresh", func(c *Config) { c.RefreshInterval = time.Millisecond }, []string{"refresh_interval"}},
 		{"cache", func(c *Config) { c.CacheSize = -1 }, []string{"cache_size"}},
+		{"verification limit", func(c *Config) { c.VerificationLimit = VerificationLimit{Failures: -1, Burst: -1, Clients: 1 << 25} }, []string{
+			"verification_limit.failures", "verification_limit.burst", "verification_limit.clients",
+		}},
 		{"types", func(c *Config) { c.TokenTypes = []string{} }, []string{"token_types"}},
 		{"realm", func(c *Config) { c.Realm = `a"b` }, []string{"realm"}},
 		{"all at once", func(c *Config) { *c = Config{Leeway: -1, Algorithms: []string{"none"}} }, []string{"issuer", "audiences", "algorithms", "leeway"}},

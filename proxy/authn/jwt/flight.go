@@ -2,6 +2,7 @@ package jwt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ type flight struct {
 	entry *entry
 	err   error
 	// own is set when the outcome is of the request that verified and not of the
-	// token: it was given up, or it panicked.
+	// token: it was given up, it panicked, or its client is limited.
 	own bool
 }
 
@@ -78,6 +79,6 @@ func (s *flights) lead(ctx context.Context, token string, f *flight, verify func
 		close(f.done)
 	}()
 	f.entry, f.err = verify()
-	f.own = f.err != nil && ctx.Err() != nil
+	f.own = f.err != nil && ctx.Err() != nil || errors.Is(f.err, authn.ErrTooMany)
 	return f.entry, f.err
 }

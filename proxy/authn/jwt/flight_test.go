@@ -164,6 +164,7 @@ func TestWhatConcernsOneRequestIsNotShared(t *testing.T) {
 	for name, lead := range map[string]func(func()) (*entry, error){
 		"panicked": func(func()) (*entry, error) { panic("of this request") },
 		"over":     func(func()) (*entry, error) { return &entry{until: testNow, key: &key{}}, nil },
+		"limited":  func(func()) (*entry, error) { return nil, &authn.TooManyError{} },
 		"given up": func(giveUp func()) (*entry, error) { giveUp(); return nil, authn.ErrInvalid },
 	} {
 		e, waited, err := whileWaiting(t, false, lead)

@@ -31,6 +31,7 @@ type Authenticator struct {
 	cache   *cache
 	foreign *foreign
 	flights *flights
+	limiter *limiter
 	keys    *keyring
 	fetcher *fetcher // nil with jwks_file
 
@@ -53,6 +54,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		a.allowed[alg], _ = algorithmOf(alg)
 	}
 	var err error
+	if a.limiter, err = newLimiter(c.VerificationLimit); err != nil {
+		return nil, err
+	}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
@@ -112,7 +116,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 			if e := a.cache.get(token, r.Now); e != nil { // since we looked
 				return e, nil
 			}
-			return a.verify(ctx, token, r.Now)
+			return a.verify(ctx, token, r.Client, r.Now)
 		})
 		if err != nil {
 			return nil, err
@@ -139,21 +143,14 @@ func bearer(authorization string) (string, error) {
 	return token, nil
 }
 
-// verify checks a token from the beginning and keeps the result.
-func (a *Authenticator) verify(ctx context.Context, token string, now time.Time) (*entry, error) {
+// verify checks a token from the beginning and keeps the result. What costs
+// little comes first: a token that is refused for its claims, as an expired one
+// is, has no signature checked.
+func (a *Authenticator) verify(ctx context.Context, token, client string, now time.Time) (*entry, error) {
 	t, claims, err := a.read(token)
 	if err != nil {
 		return nil, err
 	}
-	k, err := a.keys.verify(ctx, t, a.allowed)
-	switch {
-	case errors.Is(err, errSignature):
-		a.verified(ctx, outcomeFailed)
-		return nil, err
-	case err != nil:
-		return nil, err
-	}
-	a.verified(ctx, outcomeVerified)
 	id, err := a.rules.check(t, claims, now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
@@ -162,9 +159,33 @@ func (a *Authenticator) verify(ctx context.Context, token string, now time.Time)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
+	k, err := a.verifySignature(ctx, t, client, now)
+	if err != nil {
+		return nil, err
+	}
 	e := &entry{token: token, until: id.ExpiresAt.Add(a.rules.leeway), key: k, identity: id, bound: bound}
 	a.cache.put(e)
 	return e, nil
+}
+
+// verifySignature returns the key that signed t. Nothing that t says is true
+// before.
+func (a *Authenticator) verifySignature(ctx context.Context, t *compact, client string, now time.Time) (*key, error) {
+	if err := a.limiter.allow(client, now); err != nil {
+		a.verified(ctx, outcomeLimited)
+		return nil, err
+	}
+	k, err := a.keys.verify(ctx, t, a.allowed)
+	switch {
+	case errors.Is(err, errSignature):
+		a.limiter.charge(client, now)
+		a.verified(ctx, outcomeFailed)
+		return nil, err
+	case err != nil:
+		return nil, err
+	}
+	a.verified(ctx, outcomeVerified)
+	return k, nil
 }
 
 // read takes the token apart and sees whether it is of our issuer. The issuer is

@@ -30,6 +30,7 @@ func newFetchCounter(meter metric.Meter, name string) (func(context.Context, str
 const (
 	outcomeVerified = "verified"
 	outcomeFailed   = "failed"
+	outcomeLimited  = "limited"
 )
 
 // newVerificationCounter returns what counts the signatures that were checked
@@ -40,12 +41,12 @@ func newVerificationCounter(meter metric.Meter, name string) (func(ctx context.C
 	}
 	c, err := meter.Int64Counter("sallyport.token.verifications", metric.WithUnit("{token}"),
 		metric.WithDescription("Tokens whose signature had to be checked because they were not among those verified before, "+
-			"by authenticator and outcome: verified, or failed."))
+			"by authenticator and outcome: verified, failed, or limited when it was not checked because of verification_limit."))
 	if err != nil {
 		return nil, fmt.Errorf("register sallyport.token.verifications: %w", err)
 	}
 	options := map[string]metric.AddOption{}
-	for _, outcome := range []string{outcomeVerified, outcomeFailed} {
+	for _, outcome := range []string{outcomeVerified, outcomeFailed, outcomeLimited} {
 		options[outcome] = metric.WithAttributeSet(attribute.NewSet(
 			attribute.String("authenticator", name), attribute.String("outcome", outcome)))
 	}

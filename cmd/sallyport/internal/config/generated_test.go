@@ -21,7 +21,7 @@ import (
 var update = flag.Bool("update", false, "write the files that come from the code")
 
 const intro = `Generated from the code by ` + "`make generate`" + `. YAML; a key that is not listed here is an error that
-names file, line and the nearest known key. Durations are written ` + "`5s`" + `, sizes ` + "`10MiB`" + `. ` + "`${NAME}`" + ` in a value is the
+names file, line and the nearest known key. Durations are written ` + "`5s`" + `, sizes ` + "`10MiB`" + `, rates ` + "`100/s`" + `. ` + "`${NAME}`" + ` in a value is the
 environment variable NAME; ` + "`$${`" + ` is a literal ` + "`${`" + `. Relative file names are relative to the configuration file.
 In section names, ` + "`NAME`" + ` stands for a name that you choose and ` + "`[]`" + ` for each element of a list.`
 

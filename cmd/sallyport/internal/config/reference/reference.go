@@ -67,6 +67,8 @@ func scalar(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[time.Duration]():
 		return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`, Examples: []any{"5s"}}
+	case reflect.TypeFor[setting.Rate]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^[1-9][0-9]*/(s|m|h)$|^unlimited$`, Examples: []any{"100/s"}}
 	case reflect.TypeFor[setting.Size]():
 		return &jsonschema.Schema{
 			OneOf:    []*jsonschema.Schema{{Type: "string", Pattern: `^[0-9]+ ?(B|KB|MB|GB|KiB|MiB|GiB)?$`}, {Type: "integer", Minimum: "0"}},
@@ -226,6 +228,8 @@ func kind(s *jsonschema.Schema) string {
 		return "list of " + kind(s.Items)
 	case s.Type == "object" && s.AdditionalProperties != nil && s.Properties.Len() == 0:
 		return "mapping"
+	case strings.HasSuffix(s.Pattern, "unlimited$"):
+		return "rate"
 	case s.Pattern != "":
 		return "duration"
 	case s.Type == "":

@@ -1,0 +1,63 @@
+package jwt
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"math/big"
+	"strings"
+	"testing"
+)
+
+// BenchmarkVerify pairs the whole verification of a token that was not seen
+// before with the bare operation of the standard library that it cannot do
+// without: what is above a ratio of 1 is reading, checking and keeping.
+func BenchmarkVerify(b *testing.B) {
+	for _, alg := range []string{"RS256", "ES256"} {
+		k := newSigner(b, "k1", alg)
+		a := newFromFile(b, nil, k)
+		token := k.sign(b, k.header(), claims(testIssuer, map[string]any{"roles": []string{"reader", "writer"}, "padding": strings.Repeat("x", 300)}))
+		t, err := parseCompact(token)
+		if err != nil {
+			b.Fatal(err)
+		}
+		pub := k.private.(crypto.Signer).Public()
+		b.Run(alg+"/raw", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				digest := sha256.Sum256(t.input)
+				if !rawVerify(pub, digest[:], t.signature) {
+					b.Fatal("signature does not match")
+				}
+			}
+		})
+		b.Run(alg+"/signature", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := a.keys.verify(b.Context(), t, a.allowed); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(alg+"/whole", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := a.verify(b.Context(), token, "", testNow); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func rawVerify(pub any, digest, signature []byte) bool {
+	switch k := pub.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, crypto.SHA256, digest, signature) == nil
+	case *ecdsa.PublicKey:
+		half := len(signature) / 2
+		return ecdsa.Verify(k, digest, new(big.Int).SetBytes(signature[:half]), new(big.Int).SetBytes(signature[half:]))
+	}
+	return false
+}
