@@ -157,18 +157,30 @@ func TestForeignIsRemembered(t *testing.T) {
 	}
 }
 
-// TestAllocations pins the paths that most requests take.
-func TestAllocations(t *testing.T) {
-	k := newSigner(t, "k1", "ES256")
-	a := newFromFile(t, nil, k)
-	first := newFromFile(t, func(c *Config) { c.Issuer = "https://other.example" }, k)
-	chain, err := authn.New([]authn.Named{{Name: "other", Authenticator: first}, {Name: "corp", Authenticator: a}},
-		meter.New())
+// chainOf returns a route's chain of n issuers that counts. The last one is the
+// issuer of k's tokens.
+func chainOf(t testing.TB, n int, k *signer) *authn.Chain {
+	t.Helper()
+	var links []authn.Named
+	for i := range n - 1 {
+		other := newFromFile(t, func(c *Config) { c.Issuer = fmt.Sprintf("https://other-%d.example", i) }, k)
+		links = append(links, authn.Named{Name: fmt.Sprint("other-", i), Authenticator: other})
+	}
+	links = append(links, authn.Named{Name: "corp", Authenticator: newFromFile(t, nil, k)})
+	chain, err := authn.New(links, meter.New())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return chain
+}
+
+// TestAllocations pins the paths that most requests take.
+func TestAllocations(t *testing.T) {
+	k := newSigner(t, "k1", "ES256")
 	r := &authn.Request{Authorization: "Bearer " + k.sign(t, k.header(), claims(testIssuer, nil)), Now: testNow}
-	for name, x := range map[string]authn.Authenticator{"jwt": a, "chain of two issuers": chain} {
+	for name, x := range map[string]authn.Authenticator{
+		"jwt": newFromFile(t, nil, k), "one issuer": chainOf(t, 1, k), "two issuers": chainOf(t, 2, k), "three issuers": chainOf(t, 3, k),
+	} {
 		allocs := testing.AllocsPerRun(100, func() {
 			if _, err := x.Authenticate(t.Context(), r); err != nil {
 				t.Error(err)
@@ -177,6 +189,23 @@ func TestAllocations(t *testing.T) {
 		if allocs != 0 {
 			t.Errorf("%s: %v allocations for a cached token, want 0", name, allocs)
 		}
+	}
+}
+
+// BenchmarkChain is what further issuers in front cost a cached token.
+func BenchmarkChain(b *testing.B) {
+	k := newSigner(b, "k1", "RS256")
+	r := &authn.Request{Authorization: "Bearer " + k.sign(b, k.header(), claims(testIssuer, map[string]any{"padding": strings.Repeat("x", 300)})), Now: testNow}
+	for n := 1; n <= 3; n++ {
+		chain := chainOf(b, n, k)
+		b.Run(fmt.Sprint(n, " issuers"), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := chain.Authenticate(b.Context(), r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

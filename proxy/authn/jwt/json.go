@@ -1,10 +1,10 @@
 package jwt
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -18,13 +18,16 @@ var errNotObject = errors.New("not a JSON object")
 // at any depth. Of two members with one name, parsers disagree about which one
 // counts (RFC 8259 section 4), so a policy could see another claim than the one
 // the issuer meant. Numbers are json.Number: nothing is rounded.
+//
+// encoding/json decides what is JSON. What it has accepted is then taken apart
+// here, because its own reader, token by token, costs half as much as the
+// signature check that follows.
 func decodeObject(data []byte) (map[string]any, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return nil, errNotObject
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	v, err := decodeValue(dec, 0)
+	r := reader{text: string(data)}
+	v, err := r.value(0)
 	if err != nil {
 		return nil, err
 	}
@@ -35,54 +38,99 @@ func decodeObject(data []byte) (map[string]any, error) {
 	return obj, nil
 }
 
-func decodeValue(dec *json.Decoder, depth int) (any, error) {
+// reader reads text that is known to be JSON. What it returns are parts of text
+// where that is possible.
+type reader struct {
+	text string
+	at   int
+}
+
+// next passes over white space and separators, and returns the byte behind. In
+// valid JSON the separators are where they belong.
+func (r *reader) next() byte {
+	for strings.IndexByte(" \t\r\n,:", r.text[r.at]) >= 0 {
+		r.at++
+	}
+	return r.text[r.at]
+}
+
+func (r *reader) value(depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("JSON nests deeper than %d", maxDepth)
 	}
-	tok, err := dec.Token()
-	if err != nil {
-		return nil, err
+	switch r.next() {
+	case '{':
+		return r.members(depth)
+	case '[':
+		return r.elements(depth)
+	case '"':
+		return r.string()
+	case 't':
+		r.at += len("true")
+		return true, nil
+	case 'f':
+		r.at += len("false")
+		return false, nil
+	case 'n':
+		r.at += len("null")
+		return any(nil), nil
 	}
-	switch tok {
-	case json.Delim('{'):
-		return decodeMembers(dec, depth)
-	case json.Delim('['):
-		return decodeElements(dec, depth)
-	}
-	return tok, nil
+	return r.number(), nil
 }
 
-func decodeMembers(dec *json.Decoder, depth int) (map[string]any, error) {
+func (r *reader) members(depth int) (map[string]any, error) {
 	obj := make(map[string]any)
-	for dec.More() {
-		tok, err := dec.Token()
+	for r.at++; r.next() != '}'; {
+		name, err := r.string()
 		if err != nil {
 			return nil, err
-		}
-		name, ok := tok.(string)
-		if !ok {
-			return nil, errNotObject
 		}
 		if _, dup := obj[name]; dup {
 			return nil, fmt.Errorf("member %.64q stands twice", name)
 		}
-		if obj[name], err = decodeValue(dec, depth+1); err != nil {
+		if obj[name], err = r.value(depth + 1); err != nil {
 			return nil, err
 		}
 	}
-	_, err := dec.Token() // the closing brace
-	return obj, err
+	r.at++
+	return obj, nil
 }
 
-func decodeElements(dec *json.Decoder, depth int) ([]any, error) {
+func (r *reader) elements(depth int) ([]any, error) {
 	list := []any{}
-	for dec.More() {
-		v, err := decodeValue(dec, depth+1)
+	for r.at++; r.next() != ']'; {
+		v, err := r.value(depth + 1)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, v)
 	}
-	_, err := dec.Token() // the closing bracket
-	return list, err
+	r.at++
+	return list, nil
+}
+
+// string reads a string; one with escapes by encoding/json.
+func (r *reader) string() (string, error) {
+	begin, escaped := r.at, false
+	for r.at++; r.text[r.at] != '"'; r.at++ {
+		if r.text[r.at] == '\\' {
+			escaped = true
+			r.at++
+		}
+	}
+	r.at++
+	if !escaped {
+		return r.text[begin+1 : r.at-1], nil
+	}
+	var s string
+	err := json.Unmarshal([]byte(r.text[begin:r.at]), &s)
+	return s, err
+}
+
+func (r *reader) number() json.Number {
+	begin := r.at
+	for r.at < len(r.text) && strings.IndexByte("+-.0123456789eE", r.text[r.at]) >= 0 {
+		r.at++
+	}
+	return json.Number(r.text[begin:r.at])
 }

@@ -10,6 +10,24 @@ import (
 	"testing"
 )
 
+// TestAllocationsOfAVerification bounds what a token that was not seen before
+// allocates. The bare check of the standard library has 9 and 21 of them.
+func TestAllocationsOfAVerification(t *testing.T) {
+	for alg, most := range map[string]float64{"RS256": 48, "ES256": 60} {
+		k := newSigner(t, "k1", alg)
+		a := newFromFile(t, nil, k)
+		token := k.sign(t, k.header(), claims(testIssuer, map[string]any{"roles": []string{"reader", "writer"}}))
+		got := testing.AllocsPerRun(50, func() {
+			if _, err := a.verify(t.Context(), token, "", testNow); err != nil {
+				t.Error(err)
+			}
+		})
+		if got > most {
+			t.Errorf("%s: %v allocations, want at most %v", alg, got, most)
+		}
+	}
+}
+
 // BenchmarkVerify pairs the whole verification of a token that was not seen
 // before with the bare operation of the standard library that it cannot do
 // without: what is above a ratio of 1 is reading, checking and keeping.
