@@ -1,7 +1,7 @@
 # The benchmark against real peers. Included by the Makefile. Its results are in
 # bench/results; the machine should do nothing else meanwhile.
 
-.PHONY: bench bench-quick bench-sweep bench-deps
+.PHONY: bench bench-quick bench-sweep bench-guard bench-thresholds bench-deps
 
 bench-deps: ## what the benchmark needs beside Go: wrk, nginx, HAProxy, h2load
 	.ci/bench-deps
@@ -18,3 +18,9 @@ bench-quick: bench-deps $(TOOLS)/bench ## the same in under 5 minutes, with wide
 
 bench-sweep: $(TOOLS)/bench ## this gateway while rules, data, tokens, paths, connections, bodies grow; reloads; start; 12 minutes
 	$(TOOLS)/bench sweep $(BENCH_FLAGS)
+
+bench-guard: bench-deps $(TOOLS)/bench ## fails if the gateway has become slower than bench/thresholds.json allows; under 2 minutes
+	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench guard $(BENCH_FLAGS)
+
+bench-thresholds: bench-deps $(TOOLS)/bench ## sets bench/thresholds.json from a run on a quiet machine
+	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench guard -renew -rounds 9 $(BENCH_FLAGS)

@@ -8,6 +8,7 @@
 //
 //	bench [run] [flags]                                  measure beside peers
 //	bench sweep [flags]                                  measure the gateway while one thing grows
+//	bench guard [flags]                                  fail if the gateway has become slower
 //	bench serve -listen ADDR -upstream ADDR NAME         be one of the harness's own servers
 package main
 
@@ -47,10 +48,12 @@ func command(ctx context.Context, args []string, progress io.Writer) error {
 		return run(ctx, args, progress)
 	case "sweep":
 		return sweeps(ctx, args, progress)
+	case "guard":
+		return guarded(ctx, args, progress)
 	case "serve":
 		return serve(ctx, args)
 	}
-	return fmt.Errorf("unknown verb %q: run, sweep or serve", verb)
+	return fmt.Errorf("unknown verb %q: run, sweep, guard or serve", verb)
 }
 
 func serve(ctx context.Context, args []string) error {

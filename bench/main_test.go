@@ -12,10 +12,13 @@ import (
 
 func TestCommandRefusesWhatItDoesNotKnow(t *testing.T) {
 	for args, want := range map[string]string{
-		"race":                 "unknown verb",
-		"serve apache":         `unknown server "apache"`,
-		"run -rounds 0":        "at least 1",
-		"-length 10ms":         "at least 1s",
+		"race":            "unknown verb",
+		"serve apache":    `unknown server "apache"`,
+		"run -rounds 0":   "at least 1",
+		"-length 10ms":    "at least 1s",
+		"guard -rounds 0": "at least 1",
+		"guard now":       `unexpected argument "now"`,
+		"guard -thresholds /absent/thresholds.json": "read the thresholds",
 		"run now":              `unexpected argument "now"`,
 		"-systems nginx,envoy": `unknown system "envoy"`,
 

@@ -112,13 +112,9 @@ func (h *harness) portable(command string) string {
 
 // prepare gets everything but the systems.
 func (h *harness) prepare(ctx context.Context) (*report.Report, error) {
-	var err error
-	if h.root, err = filepath.Abs(h.root); err != nil {
-		return nil, err
-	}
-	self, err := os.Executable()
+	self, err := h.locate()
 	if err != nil {
-		return nil, fmt.Errorf("find the harness's program: %w", err)
+		return nil, err
 	}
 	h.say("building the gateway and the peers")
 	if h.programs, err = program.Build(ctx, h.root, self); err != nil {
@@ -131,22 +127,44 @@ func (h *harness) prepare(ctx context.Context) (*report.Report, error) {
 	if r.Machine, err = report.ThisMachine(); err != nil {
 		return nil, err
 	}
-	if h.work, err = work.New(h.dir, h.tokens, time.Now()); err != nil {
+	if err := h.furnish(ctx, self); err != nil {
 		return nil, err
 	}
-	if h.wrk, err = load.New(h.dir, h.work.Requests, h.connections); err != nil {
-		return nil, err
-	}
-	address, err := process.FreeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	h.upstream, err = process.Start(ctx, h.dir, system.Own(self, "upstream", address, ""))
 	r.Work = report.Work{
 		Rounds: h.rounds, Seconds: int(h.length.Seconds()), Connections: h.connections, Tokens: h.tokens,
 		Load: h.portable("wrk " + strings.Join(h.wrk.Arguments("ADDRESS", h.length), " ")),
 	}
-	return r, err
+	return r, nil
+}
+
+// locate finds the repository and returns the harness's own program.
+func (h *harness) locate() (string, error) {
+	var err error
+	if h.root, err = filepath.Abs(h.root); err != nil {
+		return "", err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the harness's program: %w", err)
+	}
+	return self, nil
+}
+
+// furnish makes the work, the load generator and the upstream.
+func (h *harness) furnish(ctx context.Context, self string) error {
+	var err error
+	if h.work, err = work.New(h.dir, h.tokens, time.Now()); err != nil {
+		return err
+	}
+	if h.wrk, err = load.New(h.dir, h.work.Requests, h.connections); err != nil {
+		return err
+	}
+	address, err := process.FreeAddress(ctx)
+	if err != nil {
+		return err
+	}
+	h.upstream, err = process.Start(ctx, h.dir, system.Own(self, "upstream", address, ""))
+	return err
 }
 
 // start starts, checks and warms every system. One that fails is left out of the
@@ -197,26 +215,34 @@ func (h *harness) open(ctx context.Context, sub *subject) error {
 // measure runs the rounds.
 func (h *harness) measure(ctx context.Context) error {
 	for round := range h.rounds {
-		for _, i := range statistic.Rotated(len(h.subjects), round) {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("round %d: %w", round+1, err)
-			}
-			sub := h.subjects[i]
-			if len(sub.Findings) == 0 {
-				continue // did not start
-			}
-			s, err := h.quietSample(ctx, sub)
-			if err != nil {
-				err = fmt.Errorf("round %d: %w", round+1, err)
-				h.say("%s: %v", sub.System.Name, err)
-				sub.Err = errors.Join(sub.Err, err)
-				continue
-			}
-			s.Round = round
-			sub.Samples = append(sub.Samples, s)
-			h.say("round %d/%d %-20s %6.1f µs/request %7.0f requests/s, %2.0f %% of the cores used by others",
-				round+1, h.rounds, sub.System.Name, s.CPU, s.PerSecond, 100*s.Others)
+		if err := h.round(ctx, round); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// round measures every system once.
+func (h *harness) round(ctx context.Context, round int) error {
+	for _, i := range statistic.Rotated(len(h.subjects), round) {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("round %d: %w", round+1, err)
+		}
+		sub := h.subjects[i]
+		if len(sub.Findings) == 0 {
+			continue // did not start
+		}
+		s, err := h.quietSample(ctx, sub)
+		if err != nil {
+			err = fmt.Errorf("round %d: %w", round+1, err)
+			h.say("%s: %v", sub.System.Name, err)
+			sub.Err = errors.Join(sub.Err, err)
+			continue
+		}
+		s.Round = round
+		sub.Samples = append(sub.Samples, s)
+		h.say("round %d/%d %-20s %6.1f µs/request %7.0f requests/s, %2.0f %% of the cores used by others",
+			round+1, h.rounds, sub.System.Name, s.CPU, s.PerSecond, 100*s.Others)
 	}
 	return nil
 }
