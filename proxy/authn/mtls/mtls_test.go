@@ -137,8 +137,8 @@ func TestExpiresWhileOpen(t *testing.T) {
 	}
 }
 
-// TestIdentityIsShared pins that requests of a connection cost no memory.
-func TestIdentityIsShared(t *testing.T) {
+// TestIdentityIsSharedWithoutAllocation pins that requests of a connection cost no memory.
+func TestIdentityIsSharedWithoutAllocation(t *testing.T) {
 	a, err := New("mesh", Config{AllowedSANs: []string{"**"}})
 	if err != nil {
 		t.Fatal(err)

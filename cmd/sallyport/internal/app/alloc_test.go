@@ -59,7 +59,7 @@ func TestAllowedRequestAllocations(t *testing.T) {
 		name      string
 		evaluated bool
 		most      float64
-	}{{"evaluated", true, 1150}, {"cached", false, 17}} {
+	}{{"evaluated", true, 830}, {"cached", false, 10}} {
 		judged := orders(t, a, dir, tc.evaluated)
 		judged()
 		if v := judged(); v.Outcome != authz.OutcomeAllowed || v.Forward == nil || v.Decision.Cached == tc.evaluated {
