@@ -54,9 +54,13 @@ func newCache(size int) *cache {
 	return c
 }
 
-// get returns the entry of token, nil if it is not there or no longer good.
-func (c *cache) get(token string, now time.Time) *entry {
-	h := maphash.String(c.seed, token)
+// hash returns what get takes beside the token: it is made once for all that is
+// looked up by a token.
+func (c *cache) hash(token string) uint64 { return maphash.String(c.seed, token) }
+
+// get returns the entry of token with this hash, nil if it is not there or no
+// longer good.
+func (c *cache) get(token string, h uint64, now time.Time) *entry {
 	s := c.shard(h)
 	s.mu.RLock()
 	e := s.entries[h]
@@ -74,7 +78,7 @@ func (c *cache) get(token string, now time.Time) *entry {
 // connection's buffer.
 func (c *cache) put(e *entry) {
 	e.token = strings.Clone(e.token)
-	e.hash = maphash.String(c.seed, e.token)
+	e.hash = c.hash(e.token)
 	c.shard(e.hash).put(e)
 }
 

@@ -2,7 +2,6 @@ package jwt
 
 import (
 	"fmt"
-	"hash/maphash"
 	"strings"
 	"sync/atomic"
 
@@ -18,29 +17,25 @@ const (
 // issuers those asked first do not take the others' tokens apart each time. The
 // answer never changes: a token keeps its issuer, an authenticator too. Anybody
 // can fill it, hence one slot per hash, and the next token takes it.
+// They are found by the hash that the cache has for them.
 type foreign struct {
-	seed  maphash.Seed
 	slots [foreignSlots]atomic.Pointer[string]
 }
 
 var errForeignAgain = fmt.Errorf("%w: another issuer's token", authn.ErrForeign)
 
-func newForeign() *foreign { return &foreign{seed: maphash.MakeSeed()} }
+func (f *foreign) slot(h uint64) *atomic.Pointer[string] { return &f.slots[h%foreignSlots] }
 
-func (f *foreign) slot(token string) *atomic.Pointer[string] {
-	return &f.slots[maphash.String(f.seed, token)%foreignSlots]
-}
-
-func (f *foreign) has(token string) bool {
-	known := f.slot(token).Load()
+func (f *foreign) has(token string, h uint64) bool {
+	known := f.slot(h).Load()
 	return known != nil && *known == token
 }
 
 // add copies the token, which may belong to a connection's buffer.
-func (f *foreign) add(token string) {
+func (f *foreign) add(token string, h uint64) {
 	if len(token) > maxForeign {
 		return
 	}
 	own := strings.Clone(token)
-	f.slot(token).Store(&own)
+	f.slot(h).Store(&own)
 }

@@ -47,7 +47,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: newForeign(),
+		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: &foreign{},
 		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
@@ -106,14 +106,15 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
-	e := a.cache.get(token, r.Now)
+	h := a.cache.hash(token)
+	e := a.cache.get(token, h, r.Now)
 	switch {
 	case e != nil:
-	case a.foreign.has(token):
+	case a.foreign.has(token, h):
 		return nil, errForeignAgain
 	default:
 		e, err = a.flights.do(ctx, token, r.Now, func() (*entry, error) {
-			if e := a.cache.get(token, r.Now); e != nil { // since we looked
+			if e := a.cache.get(token, h, r.Now); e != nil { // since we looked
 				return e, nil
 			}
 			return a.verify(ctx, token, r.Client, r.Now)
@@ -207,7 +208,7 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 	case !ok:
 		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
 	case iss != a.rules.issuer:
-		a.foreign.add(token)
+		a.foreign.add(token, a.cache.hash(token))
 		return nil, nil, fmt.Errorf("%w: issuer %.64q", authn.ErrForeign, iss)
 	}
 	return t, claims, nil
