@@ -37,7 +37,11 @@ type Thresholds struct {
 
 // Threshold is the most that one system may cost as a ratio to another.
 type Threshold struct {
-	System   string  `json:"system"`
+	System string `json:"system"`
+	// Above, if set, is a system whose cost is taken off first: what System adds to
+	// it. The ratio of two rows of the gateway would rise when the lower one becomes
+	// faster.
+	Above    string  `json:"above,omitempty"`
 	Against  string  `json:"against"`
 	Most     float64 `json:"most"`
 	Measured float64 `json:"measured"` // median of the rounds when it was set
@@ -87,8 +91,8 @@ func (t *Thresholds) Write(file string) error {
 func (t *Thresholds) Systems() []string {
 	var out []string
 	for _, row := range t.Rows {
-		for _, name := range []string{row.Against, row.System} {
-			if !slices.Contains(out, name) {
+		for _, name := range []string{row.Against, row.Above, row.System} {
+			if name != "" && !slices.Contains(out, name) {
 				out = append(out, name)
 			}
 		}
@@ -103,15 +107,15 @@ func (t *Thresholds) Check(measured []report.Measured) (lines []string, err erro
 	for _, row := range t.Rows {
 		ratios, all := row.ratios(measured)
 		if len(ratios) == 0 {
-			errs = append(errs, fmt.Errorf("%s against %s: no round has both, so nothing can be said", row.System, row.Against))
+			errs = append(errs, fmt.Errorf("%s against %s: no round has both, so nothing can be said", row.what(), row.Against))
 			continue
 		}
 		s := statistic.Summarize(ratios)
-		lines = append(lines, fmt.Sprintf("%-20s against %-16s %5.2f (%.2f to %.2f in %d of %d rounds), at most %.2f",
-			row.System, row.Against, s.Median, s.Min, s.Max, len(ratios), all, row.Most))
+		lines = append(lines, fmt.Sprintf("%-40s against %-10s %5.2f (%.2f to %.2f in %d of %d rounds), at most %.2f",
+			row.what(), row.Against, s.Median, s.Min, s.Max, len(ratios), all, row.Most))
 		if s.Min > row.Most {
 			errs = append(errs, fmt.Errorf("%s costs %.2f times the CPU of %s for each request, even in the best of %d rounds, and the threshold is %.2f (%s)",
-				row.System, s.Min, row.Against, len(ratios), row.Most, row.Reason))
+				row.what(), s.Min, row.Against, len(ratios), row.Most, row.Reason))
 		}
 	}
 	return lines, errors.Join(errs...)
@@ -137,13 +141,33 @@ func round(f float64) float64 { return math.Round(f*100) / 100 }
 // ratios returns the ratios of the rounds that others left in peace; when there
 // is none, those of all rounds. All is how many rounds there were.
 func (row Threshold) ratios(measured []report.Measured) (ratios []float64, all int) {
-	system, against := byRound(measured, row.System, 1), byRound(measured, row.Against, 1)
-	everything := statistic.Ratios(system, against)
-	quiet := statistic.Ratios(byRound(measured, row.System, Disturbed), byRound(measured, row.Against, Disturbed))
-	if len(quiet) > 0 {
+	everything := row.within(measured, 1)
+	if quiet := row.within(measured, Disturbed); len(quiet) > 0 {
 		return quiet, len(everything)
 	}
 	return everything, len(everything)
+}
+
+func (row Threshold) within(measured []report.Measured, most float64) []float64 {
+	system := byRound(measured, row.System, most)
+	if row.Above != "" {
+		above := byRound(measured, row.Above, most)
+		for number := range system {
+			if taken, ok := above[number]; ok {
+				system[number] -= taken
+			} else {
+				delete(system, number)
+			}
+		}
+	}
+	return statistic.Ratios(system, byRound(measured, row.Against, most))
+}
+
+func (row Threshold) what() string {
+	if row.Above == "" {
+		return row.System
+	}
+	return "what " + row.System + " adds to " + row.Above
 }
 
 // byRound returns the CPU per request of a system in the rounds in which others

@@ -25,15 +25,15 @@ func quiet(cpu ...float64) (out []sample) {
 }
 
 func measured(ours, base []sample) []report.Measured {
-	var out []report.Measured
-	for name, samples := range map[string][]sample{"sallyport": ours, "fasthttp": base} {
-		m := report.Measured{System: system.System{Name: name}}
-		for round, s := range samples {
-			m.Samples = append(m.Samples, report.Sample{Round: round, CPU: s.cpu, Others: s.others})
-		}
-		out = append(out, m)
+	return []report.Measured{named("sallyport", ours), named("fasthttp", base)}
+}
+
+func named(name string, samples []sample) report.Measured {
+	m := report.Measured{System: system.System{Name: name}}
+	for round, s := range samples {
+		m.Samples = append(m.Samples, report.Sample{Round: round, CPU: s.cpu, Others: s.others})
 	}
-	return out
+	return m
 }
 
 func thresholds() *guard.Thresholds {
@@ -69,6 +69,31 @@ func TestCheck(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tc.fails)
 			}
 		})
+	}
+}
+
+// TestAbove: what one row adds to another does not grow when the other becomes
+// faster, and does when it adds more.
+func TestAbove(t *testing.T) {
+	th := &guard.Thresholds{Slack: 1.5, Rows: []guard.Threshold{
+		{System: "sallyport", Above: "plain", Against: "fasthttp", Most: 3, Reason: "what a decision costs"},
+	}}
+	if names := th.Systems(); !slices.Equal(names, []string{"fasthttp", "plain", "sallyport"}) {
+		t.Errorf("systems %v", names)
+	}
+	for name, tc := range map[string]struct {
+		plain, ours []sample
+		fails       string
+	}{
+		"as before":       {quiet(30, 30), quiet(55, 56), ""},
+		"plain is faster": {quiet(10, 10), quiet(35, 36), ""},
+		"it adds more":    {quiet(10, 10), quiet(45, 60), "what sallyport adds to plain costs 3.50 times the CPU of fasthttp"},
+		"plain is absent": {nil, quiet(45, 60), "nothing can be said"},
+	} {
+		m := append(measured(tc.ours, quiet(10, 10)), named("plain", tc.plain))
+		if _, err := th.Check(m); (err == nil) != (tc.fails == "") || err != nil && !strings.Contains(err.Error(), tc.fails) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.fails)
+		}
 	}
 }
 
