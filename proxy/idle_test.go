@@ -28,8 +28,8 @@ func TestIdleConnectionMemory(t *testing.T) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	t.Logf("%d bytes per idle connection; stacks %d", per, m.StackInuse/n)
-	if per > 12<<10 {
-		t.Errorf("%d bytes per idle connection, want at most 12 KiB", per)
+	if per > 9<<10 {
+		t.Errorf("%d bytes per idle connection, want at most 9 KiB", per)
 	}
 	runtime.KeepAlive(conns)
 }

@@ -16,27 +16,51 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 
 	"github.com/sallyport/sallyport/proxy/problem"
 )
 
-// startBuffer is what a connection holds while it is idle. Longer heads get a
-// buffer that goes with the request.
+// startBuffer is what a connection reads into. Longer heads get a buffer that goes
+// with the request.
 const startBuffer = 4 << 10
+
+// buffers are those of connections that have something to read: most connections
+// are idle, and an idle one holds none if the system can tell when bytes are there.
+var buffers = sync.Pool{New: func() any { return new([startBuffer]byte) }}
 
 // Reader reads messages from one connection. It never reads ahead of its
 // buffer, and hands every byte out exactly once.
 type Reader struct {
 	conn  net.Conn
-	small []byte
-	buf   []byte
+	small *[startBuffer]byte // nil while there is nothing to read
+	buf   []byte             // small, or a longer one; nil with small
 	r, w  int
+
+	readiness // of conn
 }
 
 // NewReader returns a reader of conn.
 func NewReader(conn net.Conn) *Reader {
-	small := make([]byte, startBuffer)
-	return &Reader{conn: conn, small: small, buf: small}
+	r := &Reader{conn: conn}
+	r.watch()
+	return r
+}
+
+// hold takes a buffer if there is none.
+func (r *Reader) hold() {
+	if r.small == nil {
+		r.small = buffers.Get().(*[startBuffer]byte) //nolint:forcetypeassert // the pool has one type
+		r.buf = r.small[:]
+	}
+}
+
+// letGo gives the buffer back, in which nothing must be left.
+func (r *Reader) letGo() {
+	if r.small != nil {
+		buffers.Put(r.small)
+		r.small, r.buf, r.r, r.w = nil, nil, 0, 0
+	}
 }
 
 // Buffered is the number of bytes that have arrived and are not yet read.
@@ -45,7 +69,7 @@ func (r *Reader) Buffered() int { return r.w - r.r }
 // Await blocks until a byte is there.
 func (r *Reader) Await() error {
 	for r.Buffered() == 0 {
-		if err := r.fill(); err != nil {
+		if err := r.await(); err != nil {
 			return err
 		}
 	}
@@ -54,13 +78,16 @@ func (r *Reader) Await() error {
 
 // fill reads once; the buffer must have been drained or grown.
 func (r *Reader) fill() error {
+	r.hold()
 	if r.r == r.w {
-		r.r, r.w = 0, 0
-		if len(r.buf) > len(r.small) {
-			r.buf = r.small
-		}
+		r.r, r.w, r.buf = 0, 0, r.small[:]
 	}
 	n, err := r.conn.Read(r.buf[r.w:])
+	return r.filled(n, err)
+}
+
+// filled takes what one read gave.
+func (r *Reader) filled(n int, err error) error {
 	r.w += n
 	if n > 0 {
 		return nil
@@ -78,7 +105,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		r.r += n
 		return n, nil
 	}
-	if len(p) >= len(r.small) {
+	if len(p) >= startBuffer {
 		return r.conn.Read(p)
 	}
 	if err := r.fill(); err != nil {
@@ -106,8 +133,9 @@ var errBareLF = errors.New("line ends in LF without CR")
 // waits for what has not arrived yet, it calls wait once, which limits how long
 // that may take altogether.
 func (r *Reader) ReadHead(limit int, wait func() error) ([]byte, error) {
+	r.hold()
 	if r.Buffered() == 0 {
-		r.r, r.w, r.buf = 0, 0, r.small
+		r.r, r.w, r.buf = 0, 0, r.small[:]
 	}
 	line, next := 0, 0 // offsets from r.r: start of the line, start of the search
 	skipped, waits := false, false
