@@ -60,11 +60,18 @@ func (j *Judge) setHeaders(f *Forward, o *authz.UpstreamObligation) *authz.Fault
 		if err != nil {
 			return faultf("upstream.set_headers: %v", err)
 		}
-		folded := fold(set.Name)
-		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool { return fold(h.Name) == folded })
-		f.Headers = append(f.Headers, set)
+		f.replace(set)
 	}
 	return nil
+}
+
+// replace removes every spelling of what it adds.
+func (f *Forward) replace(set authz.Header) {
+	folded := fold(set.Name)
+	f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool {
+		return len(h.Name) == len(folded) && fold(h.Name) == folded // folding keeps the length
+	})
+	f.Headers = append(f.Headers, set)
 }
 
 // sortedKeys makes what a policy says come out in one order.

@@ -59,9 +59,7 @@ func (j *Judge) outbound(ctx context.Context, c *judged) error {
 		return err
 	}
 	for _, h := range set {
-		folded := fold(h.Name)
-		c.Forward.Headers = slices.DeleteFunc(c.Forward.Headers, func(f authz.Header) bool { return fold(f.Name) == folded })
-		c.Forward.Headers = append(c.Forward.Headers, h)
+		c.Forward.replace(h)
 	}
 	return nil
 }

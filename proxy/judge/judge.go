@@ -109,11 +109,15 @@ type Verdict struct {
 	Response   []authz.Header // further fields of the response, whoever gives it
 
 	Authenticate, Decide time.Duration
+
+	record authz.Record
 }
 
 // Record returns what the decision log keeps, but for what only the front knows.
+// It is one value: whoever calls it a second time changes what the first has got.
 func (v *Verdict) Record() *authz.Record {
-	rec := &authz.Record{
+	rec := &v.record
+	*rec = authz.Record{
 		Input: v.Input, Decision: v.Decision, DecisionID: v.DecisionID, Outcome: v.Outcome,
 		Authenticate: v.Authenticate, Decide: v.Decide,
 	}
@@ -145,6 +149,8 @@ type judged struct {
 	shape   shape
 	forward Forward
 	who     authn.Request
+
+	authenticated time.Time
 }
 
 func newCase(a *Arrival) *judged {
@@ -192,7 +198,7 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	if err := j.authenticate(ctx, c); err != nil {
 		return err
 	}
-	if err := j.decide(ctx, v); err != nil {
+	if err := j.decide(ctx, c); err != nil {
 		return err
 	}
 	j.forward(c, a, trusted)
@@ -238,7 +244,8 @@ func (j *Judge) authenticate(ctx context.Context, c *judged) error {
 	ctx, end := j.span(ctx, "authenticate")
 	c.who.Now = start
 	id, err := j.cfg.Chains[v.Route.Index].Authenticate(ctx, &c.who)
-	v.Authenticate = j.cfg.Now().Sub(start)
+	c.authenticated = j.cfg.Now()
+	v.Authenticate = c.authenticated.Sub(start)
 	end(err)
 	if err == nil && id == nil {
 		err = errors.New("authentication gave neither identity nor error")
@@ -253,8 +260,8 @@ func (j *Judge) authenticate(ctx context.Context, c *judged) error {
 	return nil
 }
 
-func (j *Judge) decide(ctx context.Context, v *Verdict) error {
-	start := j.cfg.Now()
+func (j *Judge) decide(ctx context.Context, c *judged) error {
+	v, start := &c.Verdict, c.authenticated
 	ctx, end := j.span(ctx, "decide")
 	d, err := j.cfg.Decider.Decide(ctx, v.Input)
 	v.Decide = j.cfg.Now().Sub(start)
