@@ -57,6 +57,17 @@ var ErrNoCredential = errors.New("request carries no credential")
 // requires. 403 with a challenge that names the scopes (RFC 6750 section 3.1).
 var ErrInsufficientScope = errors.New("a required scope is missing")
 
+// What is wrong with a token, beside ErrInvalid or ErrForeign, as far as clients
+// may be told: an operator can put it into error responses.
+var (
+	ErrMalformed   = errors.New("malformed")
+	ErrSignature   = errors.New("signature does not match")
+	ErrAudience    = errors.New("token is for audience")
+	ErrExpired     = errors.New("expired")
+	ErrIssuer      = errors.New("issuer")
+	ErrNotYetValid = errors.New("not valid yet")
+)
+
 // Request is what authenticators may look at, and what they leave for whoever
 // asked. It is valid during the call only.
 type Request struct {

@@ -104,6 +104,15 @@ type refusal struct {
 	err   error
 }
 
+// Is lets through what is wrong with a token beside the class.
+func (r *refusal) Is(target error) bool {
+	switch target {
+	case ErrMalformed, ErrSignature, ErrAudience, ErrExpired, ErrIssuer, ErrNotYetValid:
+		return r.class == ErrInvalid && errors.Is(r.err, target)
+	}
+	return false
+}
+
 func (r *refusal) Error() string { return "authenticator " + r.by.Name + ": " + r.err.Error() }
 
 func (r *refusal) Unwrap() error { return r.class }

@@ -154,11 +154,14 @@ func (j *Judge) answerDeny(d *authz.Decision, requestID, decisionID string) (*An
 		ans.Body = d.Body
 		ans.setDefault("content-type", "application/json")
 	} else if d.Redirect == "" {
-		ans.problem(problem.Problem{Status: ans.Status, Detail: "The request is denied."}, requestID, decisionID)
+		ans.problem(problem.Problem{Status: ans.Status, Detail: denied}, requestID, decisionID)
 	}
 	ans.setDefault("cache-control", "no-store")
 	return ans, nil
 }
+
+// denied is the detail of every deny that says nothing itself.
+const denied = "The request is denied."
 
 func denyStatus(d *authz.Decision) int {
 	switch {

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -54,10 +55,16 @@ func (j *Judge) outbound(ctx context.Context, c *judged) error {
 		return nil
 	}
 	set, err := j.cfg.Outbound[c.Route.Index].Headers(ctx, &Outgoing{Input: c.Input, Decision: c.Decision, Caller: &c.who})
+	if fault := (*authz.Fault)(nil); errors.As(err, &fault) {
+		c.Forward = nil
+		j.fault(&c.Verdict, fault)
+		return nil
+	}
 	if err != nil {
 		c.Forward = nil
 		return err
 	}
+	c.Forward.Outbound = set
 	for _, h := range set {
 		c.Forward.replace(h)
 	}

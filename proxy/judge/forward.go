@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/route"
 )
 
 // Forward is what to send to which upstream.
@@ -18,6 +19,7 @@ type Forward struct {
 	Headers   []authz.Header // all others but framing; lower-case names
 	WebSocket bool           // ask for the upgrade and tunnel after a 101
 	Timeout   time.Duration  // the route's own; 0: the listener's
+	Outbound  []authz.Header // those of Headers that say who the caller is
 	Response  authz.ResponseObligation
 }
 
@@ -33,8 +35,12 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 	if s.query != "" {
 		f.Target += "?" + s.query
 	}
+	owned := j.ownedOn(r)
 	for i := range a.Headers {
 		h := a.Headers[i]
+		if containsFold(owned, h.Name) {
+			continue
+		}
 		switch j.classes.of(h.Name) {
 		case ordinary:
 		case credential:
@@ -59,6 +65,14 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		f.Headers = append(f.Headers, h)
 	}
 	f.addForwarded(a, s, in, trusted)
+}
+
+// ownedOn returns the names that a route's outbound headers take from its clients.
+func (j *Judge) ownedOn(r *route.Route) []string {
+	if r.Index < len(j.owned) {
+		return j.owned[r.Index]
+	}
+	return nil
 }
 
 func rebuilt(name string) bool {

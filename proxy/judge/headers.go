@@ -76,6 +76,21 @@ func (c classes) of(name string) class {
 	return ordinary
 }
 
+// everyday reports whether clients send a header for reasons of their own, so that
+// it cannot be taken from requests that go elsewhere.
+func everyday(name string) bool {
+	switch name {
+	case "user-agent", "origin", "referer", "range", "date", "from", "via", "pragma", "cache-control", "traceparent", "tracestate", "baggage":
+		return true
+	}
+	for _, prefix := range [...]string{"accept", "content-", "if-", "sec-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // fold returns the name that CGI-like upstreams make of n: without case, and
 // with "_" and "." as "-". It allocates only for names that change.
 func fold(n string) string {

@@ -64,9 +64,15 @@ type Config struct {
 
 // Outbound obtains what an upstream is shown of the caller: a token of its own, a
 // signed identity. It runs after the policy allowed, and an error closes: with
-// the class that it is of, else with 500.
+// the class that it is of, else with 500. A *authz.Fault is the policy's and denies.
 type Outbound interface {
 	Headers(ctx context.Context, o *Outgoing) ([]authz.Header, error)
+}
+
+// Owner is an Outbound with header names of its own, in lower case: what clients
+// send under them is dropped, also from requests for which it sets none.
+type Owner interface {
+	Owned() []string
 }
 
 // Outgoing is what was allowed.
@@ -81,6 +87,29 @@ type Judge struct {
 	cfg       Config
 	classes   classes
 	endpoints map[string][]authn.Endpoint // by path
+	owned     [][]string                  // by route: what only its upstream does not get from clients
+}
+
+// own takes the names that outbound headers have from clients: everywhere those
+// that exist for upstreams alone, since an upstream may be behind several routes,
+// and on the route itself those that requests carry for other reasons too.
+func (j *Judge) own() [][]string {
+	owned := make([][]string, len(j.cfg.Outbound))
+	for i, o := range j.cfg.Outbound {
+		owner, ok := o.(Owner)
+		if !ok {
+			continue
+		}
+		for _, name := range owner.Owned() {
+			if j.classes.of(name) == ordinary && !everyday(name) {
+				j.classes[fold(name)] = identity
+			}
+			if j.classes.of(name) != identity {
+				owned[i] = append(owned[i], name)
+			}
+		}
+	}
+	return owned
 }
 
 // New returns a judge.
@@ -89,6 +118,7 @@ func New(cfg Config) *Judge {
 		cfg.Now = time.Now
 	}
 	j := &Judge{cfg: cfg, classes: newClasses(cfg.IdentityHeaders, cfg.CredentialHeaders), endpoints: map[string][]authn.Endpoint{}}
+	j.owned = j.own()
 	for _, e := range cfg.Endpoints {
 		j.endpoints[e.Path] = append(j.endpoints[e.Path], e)
 	}
@@ -288,14 +318,23 @@ func (j *Judge) carryOut(v *Verdict, f *Forward) {
 	if fault == nil {
 		v.Outcome = authz.OutcomeDenied
 		if v.Answer, fault = j.answerDeny(d, v.Input.Request.ID, v.DecisionID); fault == nil {
+			if d.Body == nil && d.Redirect == "" {
+				v.dress(v.Answer, denied)
+			}
 			return
 		}
 	}
-	denied := *d // the decider may share its decisions
-	denied.Allow, denied.Fault = false, fault
-	v.Decision = &denied
+	j.fault(v, fault)
+}
+
+// fault denies for what the policy's answer has that cannot be carried out.
+func (j *Judge) fault(v *Verdict, fault *authz.Fault) {
+	d := *v.Decision // the decider may share its decisions
+	d.Allow, d.Fault = false, fault
+	v.Decision = &d
 	v.Outcome, v.Err = authz.OutcomeFault, fault
 	v.Answer, _ = j.answerDeny(&authz.Decision{}, v.Input.Request.ID, v.DecisionID)
+	v.dress(v.Answer, denied)
 }
 
 // refuse answers for err.
@@ -306,6 +345,7 @@ func (j *Judge) refuse(v *Verdict, err error) {
 		return
 	}
 	v.Answer = answerError(err, v.Input.Request.ID, v.DecisionID)
+	v.dress(v.Answer, problem.Of(err).Detail)
 	if (v.Answer.Status == http.StatusUnauthorized || errors.Is(err, authn.ErrInsufficientScope)) && v.Route != nil {
 		for _, c := range j.cfg.Chains[v.Route.Index].Challenges(err) {
 			v.Answer.Headers = append(v.Answer.Headers, authz.Header{Name: "www-authenticate", Value: withScope(c, &v.Route.Config.Require)})
@@ -356,7 +396,9 @@ func (j *Judge) RedirectToHTTPS(a *Arrival, port int) *Verdict {
 // Fail returns the answer for an upstream that failed after an allow.
 func (v *Verdict) Fail(err error) *Answer {
 	v.Err = err
-	return answerError(err, v.Input.Request.ID, v.DecisionID)
+	a := answerError(err, v.Input.Request.ID, v.DecisionID)
+	v.dress(a, problem.Of(err).Detail)
+	return a
 }
 
 var noSpan = func(error) {}

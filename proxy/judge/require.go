@@ -20,7 +20,7 @@ func require(r *route.Require, id *authz.Identity) error {
 		return fmt.Errorf("route requires scopes or an audience: %w", authn.ErrNoCredential)
 	}
 	if len(r.Audiences) > 0 && !slices.ContainsFunc(r.Audiences, func(a string) bool { return slices.Contains(id.Audiences, a) }) {
-		return fmt.Errorf("credential is for %q, the route wants one of %q: %w", id.Audiences, r.Audiences, authn.ErrInvalid)
+		return fmt.Errorf("%w %q, the route wants one of %q: %w", authn.ErrAudience, id.Audiences, r.Audiences, authn.ErrInvalid)
 	}
 	for _, s := range r.Scopes {
 		if !slices.Contains(id.Scopes, s) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/template"
 )
 
 // Config is one route: which requests it takes and what happens to them.
@@ -32,6 +33,10 @@ type Config struct {
 	Labels map[string]string `yaml:"labels"`
 	// ForwardCredentials forwards the client's Authorization header to the upstream. By default it ends at the gateway.
 	ForwardCredentials bool `yaml:"forward_credentials"`
+	// UpstreamHeaders are set on what is forwarded: templates over .token (Raw, Header, Claims, Signature), .identity (subject, issuer, scopes and so on) and .httpRequestHeader; numbers of claims are floating point. What clients send under their names is dropped, also when a template sets nothing.
+	UpstreamHeaders []template.Header `yaml:"upstream_headers"`
+	// ErrorResponse is what the gateway's own answers on this route look like; by default they are application/problem+json.
+	ErrorResponse *template.ErrorResponse `yaml:"error_response"`
 	// InputHeaders names credential headers, such as cookie or x-api-key, that the policy may read.
 	InputHeaders []string `yaml:"input_headers"`
 	// Timeout is how long a request may take until the upstream's response begins; 0: the listener's request_timeout.
@@ -180,7 +185,17 @@ func (c *Config) validate(known Known) error {
 	if c.Timeout < 0 {
 		problem("timeout", "must not be negative")
 	}
-	return errors.Join(append(errs, c.Match.check(), checkNames("input_headers", c.InputHeaders))...)
+	return errors.Join(append(errs, c.Match.check(), checkNames("input_headers", c.InputHeaders), c.checkTemplates())...)
+}
+
+func (c *Config) checkTemplates() error {
+	_, err := template.NewHeaders(c.UpstreamHeaders)
+	err = setting.Under("upstream_headers", err)
+	if c.ErrorResponse != nil {
+		_, bad := template.NewErrors(*c.ErrorResponse)
+		err = errors.Join(err, setting.Under("error_response", bad))
+	}
+	return err
 }
 
 func (m *Match) check() error {

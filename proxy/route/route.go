@@ -14,12 +14,15 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/template"
 )
 
 // Route is one compiled route. It is immutable.
 type Route struct {
 	Config Config
 	Index  int // position in the file
+	// Errors are the templates of error_response, nil without.
+	Errors *template.Errors
 
 	pattern  *pattern
 	rewriter rewriter
@@ -84,6 +87,11 @@ func compile(c Config, index int) (*Route, error) {
 		return nil, err
 	}
 	r := &Route{Config: c, Index: index, pattern: p}
+	if c.ErrorResponse != nil {
+		if r.Errors, err = template.NewErrors(*c.ErrorResponse); err != nil {
+			return nil, err
+		}
+	}
 	r.rewriter = rewriter{strip: len(strip), add: strings.TrimSuffix(c.Rewrite.AddPrefix, "/")}
 	for _, k := range slices.Sorted(maps.Keys(c.Match.Headers)) {
 		r.headers = append(r.headers, authz.Header{Name: strings.ToLower(k), Value: c.Match.Headers[k]})

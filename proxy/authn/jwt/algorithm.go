@@ -6,11 +6,12 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
+
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 type family int
@@ -84,7 +85,9 @@ func (a algorithm) fits(material any) bool {
 	return false
 }
 
-var errSignature = errors.New("signature does not match")
+// errSignature is what verifying itself says; whatever comes before it is about the
+// key or the token.
+var errSignature = authn.ErrSignature
 
 // verify checks the signature of input.
 func (a algorithm) verify(material any, input, signature []byte) error {

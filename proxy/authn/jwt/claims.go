@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 // rules are the claims checks of one Config.
@@ -91,7 +92,7 @@ func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, err
 		return time.Time{}, errors.New("exp is not a number above 0")
 	}
 	if !now.Before(expires.Add(r.leeway)) {
-		return time.Time{}, fmt.Errorf("expired at %s", expires.UTC().Format(time.RFC3339))
+		return time.Time{}, fmt.Errorf("%w at %s", authn.ErrExpired, expires.UTC().Format(time.RFC3339))
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		if _, there := claims[name]; !there {
@@ -102,7 +103,7 @@ func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, err
 			return time.Time{}, err
 		}
 		if now.Before(from.Add(-r.leeway)) {
-			return time.Time{}, fmt.Errorf("%s is in the future: %s", name, from.UTC().Format(time.RFC3339))
+			return time.Time{}, fmt.Errorf("%w: %s is in the future: %s", authn.ErrNotYetValid, name, from.UTC().Format(time.RFC3339))
 		}
 	}
 	return expires, nil
@@ -137,7 +138,7 @@ func (r *rules) checkAudience(claims map[string]any) ([]string, error) {
 			return audiences, nil
 		}
 	}
-	return nil, fmt.Errorf("token is for audience %.64q", audiences)
+	return nil, fmt.Errorf("%w %.64q", authn.ErrAudience, audiences)
 }
 
 func (r *rules) checkRequired(claims map[string]any) error {

@@ -22,7 +22,7 @@ type foreign struct {
 	slots [foreignSlots]atomic.Pointer[string]
 }
 
-var errForeignAgain = fmt.Errorf("%w: another issuer's token", authn.ErrForeign)
+var errForeignAgain = fmt.Errorf("%w: another %w's token", authn.ErrForeign, authn.ErrIssuer)
 
 func (f *foreign) slot(h uint64) *atomic.Pointer[string] { return &f.slots[h%foreignSlots] }
 

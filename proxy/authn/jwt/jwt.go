@@ -126,6 +126,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err := checkBinding(e.bound, r.TLS); err != nil {
 		return nil, err
 	}
+	r.Token = token
 	return e.identity, nil
 }
 
@@ -195,13 +196,13 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 	t, err := parseCompact(token)
 	switch {
 	case errors.Is(err, errForm):
-		return nil, nil, fmt.Errorf("%w: %w", authn.ErrForeign, err)
+		return nil, nil, fmt.Errorf("%w: %w: %w", authn.ErrForeign, authn.ErrMalformed, err)
 	case err != nil:
-		return nil, nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+		return nil, nil, fmt.Errorf("%w: %w: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
 	claims, err := decodeObject(t.payload)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: claims: %w", authn.ErrInvalid, err)
+		return nil, nil, fmt.Errorf("%w: %w: claims: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
 	iss, ok := claims["iss"].(string)
 	switch {
@@ -209,7 +210,7 @@ func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
 		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
 	case iss != a.rules.issuer:
 		a.foreign.add(token, a.cache.hash(token))
-		return nil, nil, fmt.Errorf("%w: issuer %.64q", authn.ErrForeign, iss)
+		return nil, nil, fmt.Errorf("%w: %w %.64q", authn.ErrForeign, authn.ErrIssuer, iss)
 	}
 	return t, claims, nil
 }

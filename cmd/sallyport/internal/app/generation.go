@@ -11,6 +11,9 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/version"
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/judge"
+	"github.com/sallyport/sallyport/proxy/outbound"
+	"github.com/sallyport/sallyport/proxy/route"
 )
 
 // generation is all that one configuration is made of. Parts whose configuration
@@ -52,6 +55,7 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
 		Decider:   g.policy.engine,
 		Chain:     a.chain(g.authenticators),
+		Outbound:  func(r route.Config) (judge.Outbound, error) { return outbound.New(r, outbound.Deps{}) },
 		Endpoints: endpoints(g.authenticators), CredentialHeaders: credentialHeaders(g.authenticators),
 		Gateway:         authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
 		PolicyBodyBytes: int64(cfg.Policy.MaxBodyBytes),

@@ -1,0 +1,68 @@
+// Package outbound puts together what a route's upstream is shown of the caller:
+// headers from templates, the gateway's own word on who it is, and the
+// credential in Authorization. It owns the order and the fact that each header
+// has one origin; how each is made belongs to the packages that make it.
+package outbound
+
+import (
+	"context"
+	"slices"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/judge"
+	"github.com/sallyport/sallyport/proxy/route"
+	"github.com/sallyport/sallyport/proxy/template"
+)
+
+// Set is what one route shows its upstream. It is safe for concurrent use.
+type Set struct {
+	parts []judge.Outbound
+	owned []string
+}
+
+// Deps are the parts that routes share.
+type Deps struct{}
+
+// New returns what a route's upstream is shown, nil if that is nothing.
+func New(r route.Config, _ Deps) (judge.Outbound, error) {
+	s := &Set{}
+	if len(r.UpstreamHeaders) > 0 {
+		h, err := template.NewHeaders(r.UpstreamHeaders)
+		if err != nil {
+			return nil, err
+		}
+		s.add(templates{h}, h.Names())
+	}
+	if len(s.parts) == 0 {
+		return nil, nil
+	}
+	return s, nil
+}
+
+func (s *Set) add(part judge.Outbound, owned []string) {
+	s.parts = append(s.parts, part)
+	s.owned = append(s.owned, owned...)
+}
+
+// Owned returns the names of the headers that are not the client's.
+func (s *Set) Owned() []string { return slices.Clone(s.owned) }
+
+// Headers returns what all parts set. One that cannot closes.
+func (s *Set) Headers(ctx context.Context, o *judge.Outgoing) ([]authz.Header, error) {
+	var out []authz.Header
+	for _, p := range s.parts {
+		set, err := p.Headers(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, set...)
+	}
+	return out, nil
+}
+
+// templates are the route's upstream_headers.
+type templates struct{ headers *template.Headers }
+
+func (t templates) Headers(_ context.Context, o *judge.Outgoing) ([]authz.Header, error) {
+	return t.headers.Render(template.Caller(o.Input.Identity, o.Caller.Token, o.Caller.Headers))
+}

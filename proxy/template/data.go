@@ -1,0 +1,91 @@
+package template
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/authz"
+)
+
+// RequestHeader gives templates the headers of the client's request, as
+// http.Header does.
+type RequestHeader []authz.Header
+
+// Get returns the first value of a header, empty if there is none.
+func (h RequestHeader) Get(name string) string {
+	for i := range h {
+		if strings.EqualFold(h[i].Name, name) {
+			return h[i].Value
+		}
+	}
+	return ""
+}
+
+// Values returns all values of a header.
+func (h RequestHeader) Values(name string) (out []string) {
+	for i := range h {
+		if strings.EqualFold(h[i].Name, name) {
+			out = append(out, h[i].Value)
+		}
+	}
+	return out
+}
+
+// Caller returns the data of templates for upstream headers: raw is the token that
+// stands for the caller, empty if there is none.
+func Caller(id *authz.Identity, raw string, headers []authz.Header) map[string]any {
+	if id == nil {
+		id = &authz.Identity{}
+	}
+	return map[string]any{
+		"token": map[string]any{
+			"Raw": raw, "Signature": signature(raw),
+			"Header": object(id.TokenHeader), "Claims": object(id.Claims),
+		},
+		"identity": map[string]any{
+			"authenticated": id.Authenticated, "authenticator": id.Authenticator, "kind": id.Kind,
+			"subject": id.Subject, "issuer": id.Issuer, "audiences": id.Audiences, "scopes": id.Scopes,
+		},
+		"httpRequestHeader": RequestHeader(headers),
+	}
+}
+
+// signature is the third part of a compact JWS as it stands there.
+func signature(raw string) string {
+	_, rest, _ := strings.Cut(raw, ".")
+	_, sig, ok := strings.Cut(rest, ".")
+	if !ok || strings.Contains(sig, ".") {
+		return ""
+	}
+	return sig
+}
+
+// object returns a copy of claims in which numbers are float64, as they are in
+// Edge Stack's templates.
+func object(claims map[string]any) map[string]any {
+	out := make(map[string]any, len(claims))
+	for k, v := range claims {
+		out[k] = floats(v)
+	}
+	return out
+}
+
+func floats(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		f, err := v.Float64()
+		if err != nil {
+			return v.String() // out of range: its text is better than another number
+		}
+		return f
+	case map[string]any:
+		return object(v)
+	case []any:
+		out := make([]any, len(v))
+		for i, e := range v {
+			out[i] = floats(e)
+		}
+		return out
+	}
+	return v
+}
