@@ -152,13 +152,26 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// FreeAddress returns a loopback address that nobody listens at. Somebody may
-// before it is used: the program's start then fails and says so.
-func FreeAddress(ctx context.Context) (string, error) {
+// FreeAddresses returns so many different loopback addresses that nobody listens
+// at. Somebody may before they are used: the program's start then fails and says so.
+func FreeAddresses(ctx context.Context, count int) (addresses []string, err error) {
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	for range count {
+		ln, listenErr := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		if listenErr != nil {
+			return nil, fmt.Errorf("find a free port: %w", listenErr)
+		}
+		defer func() { err = errors.Join(err, ln.Close()) }() // all are held until the last is found
+		addresses = append(addresses, ln.Addr().String())
 	}
-	return ln.Addr().String(), ln.Close()
+	return addresses, nil
+}
+
+// FreeAddress is FreeAddresses for one.
+func FreeAddress(ctx context.Context) (string, error) {
+	all, err := FreeAddresses(ctx, 1)
+	if err != nil {
+		return "", err
+	}
+	return all[0], nil
 }

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,5 +24,17 @@ func TestStartSaysWhyAProgramEnded(t *testing.T) {
 func TestStartSaysThatAProgramIsMissing(t *testing.T) {
 	if _, err := process.Start(t.Context(), t.TempDir(), process.Spec{Name: "x", Path: "/no/such/program"}); err == nil {
 		t.Error("started")
+	}
+}
+
+func TestFreeAddressesAreDifferent(t *testing.T) {
+	for range 20 {
+		all, err := process.FreeAddresses(t.Context(), 50)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(slices.Compact(slices.Sorted(slices.Values(all)))) != 50 {
+			t.Fatalf("an address came twice: %q", all)
+		}
 	}
 }

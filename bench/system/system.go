@@ -116,12 +116,10 @@ func write(site Site, name, text string, data any) (string, error) {
 
 // Addresses finds the free addresses of a site.
 func (s *Site) Addresses(ctx context.Context) error {
-	for _, a := range []*string{&s.Address, &s.Admin} {
-		free, err := process.FreeAddress(ctx)
-		if err != nil {
-			return err
-		}
-		*a = free
+	free, err := process.FreeAddresses(ctx, 2)
+	if err != nil {
+		return err
 	}
+	s.Address, s.Admin = free[0], free[1]
 	return nil
 }
