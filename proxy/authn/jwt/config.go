@@ -2,13 +2,12 @@ package jwt
 
 import (
 	"errors"
-	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn/fetch"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -120,9 +119,9 @@ func (c Config) validateIssuer() error {
 	case c.Issuer == "":
 		return setting.Problemf("issuer", "is missing: it chooses whose keys a token is checked with")
 	case c.discovers():
-		return setting.Under("issuer", checkURL(c.Issuer, c.InsecureHTTP))
+		return setting.Under("issuer", fetch.CheckURL(c.Issuer, c.InsecureHTTP))
 	case strings.HasPrefix(strings.ToLower(c.Issuer), "http:"):
-		return setting.Under("issuer", checkURL(c.Issuer, c.InsecureHTTP))
+		return setting.Under("issuer", fetch.CheckURL(c.Issuer, c.InsecureHTTP))
 	}
 	return nil
 }
@@ -138,7 +137,7 @@ func (c Config) discovers() bool { return c.JWKSURL == "" && c.JWKSFile == "" }
 func (c Config) validateSource() error {
 	var errs []error
 	if c.JWKSURL != "" {
-		errs = append(errs, setting.Under("jwks_url", checkURL(c.JWKSURL, c.InsecureHTTP)))
+		errs = append(errs, setting.Under("jwks_url", fetch.CheckURL(c.JWKSURL, c.InsecureHTTP)))
 	}
 	if c.JWKSURL != "" && c.JWKSFile != "" {
 		errs = append(errs, setting.Problemf("jwks_file", "cannot be set together with jwks_url: key sets are never merged"))
@@ -209,28 +208,4 @@ func (c Config) validateRealm() error {
 		return setting.Problemf("realm", "%q has characters that do not stand in a quoted string of a header", c.Realm)
 	}
 	return nil
-}
-
-// checkURL accepts https, http to a loopback address, and http to anywhere when
-// insecure. Nothing fetched from the URL is better than the way it came.
-func checkURL(raw string, insecure bool) error {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil:
-		return errors.New("is not a URL")
-	case u.Host == "" || u.User != nil || u.Fragment != "":
-		return errors.New("must be an absolute URL with a host, without user and fragment")
-	case u.Scheme == "https":
-		return nil
-	case u.Scheme != "http":
-		return errors.New("must be https")
-	case insecure || isLoopback(u.Hostname()):
-		return nil
-	}
-	return errors.New("is http to a host that is not loopback; use https, or say insecure_http: true")
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

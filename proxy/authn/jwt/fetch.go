@@ -2,76 +2,29 @@ package jwt
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/fetch"
 )
 
-const (
-	fetchTimeout = 5 * time.Second // for discovery and key set together
-	maxRedirects = 3
-)
+const fetchTimeout = 5 * time.Second // for discovery and key set together
 
 // fetcher gets an issuer's key set over HTTP.
 type fetcher struct {
 	issuer   string
 	url      string // empty: discovered from issuer
 	insecure bool
-	caFile   string
-	client   atomic.Pointer[http.Client]
+	client   *fetch.Client
 }
 
 func newFetcher(c Config) (*fetcher, error) {
-	f := &fetcher{issuer: c.Issuer, url: c.JWKSURL, insecure: c.InsecureHTTP, caFile: c.CAFile}
-	return f, f.connect()
-}
-
-// connect makes the client, with the certificates that ca_file holds now.
-func (f *fetcher) connect() error {
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    fetchTimeout,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           2,
-		IdleConnTimeout:        30 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-	if f.caFile != "" {
-		pem, err := os.ReadFile(f.caFile)
-		if err != nil {
-			return fmt.Errorf("read CA of issuer %s: %w", f.issuer, err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("read CA of issuer %s: %s holds no PEM certificate", f.issuer, f.caFile)
-		}
-		transport.TLSClientConfig.RootCAs = pool
-	}
-	old := f.client.Swap(&http.Client{Transport: transport, CheckRedirect: sameHost})
-	if old != nil {
-		old.CloseIdleConnections()
-	}
-	return nil
-}
-
-// sameHost follows redirects within the host that the operator named only.
-func sameHost(req *http.Request, via []*http.Request) error {
-	first := via[0].URL
-	switch {
-	case len(via) > maxRedirects:
-		return errors.New("too many redirects")
-	case req.URL.Host != first.Host || req.URL.Scheme != first.Scheme:
-		return fmt.Errorf("redirect to another host: %s", req.URL.Redacted())
-	}
-	return nil
+	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: 2})
+	return &fetcher{issuer: c.Issuer, url: c.JWKSURL, insecure: c.InsecureHTTP, client: client}, err
 }
 
 // load fetches the key set.
@@ -111,7 +64,7 @@ func (f *fetcher) discover(ctx context.Context) (string, error) {
 	if !ok {
 		return "", errors.New("metadata has no jwks_uri")
 	}
-	if err := checkURL(url, f.insecure); err != nil {
+	if err := fetch.CheckURL(url, f.insecure); err != nil {
 		return "", fmt.Errorf("jwks_uri %.64q %w", url, err)
 	}
 	return url, nil
@@ -123,7 +76,7 @@ func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	resp, err := f.client.Load().Do(req)
+	resp, err := f.client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -131,19 +84,7 @@ func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
 	}
-	return readLimited(resp.Body, url)
-}
-
-// readLimited reads at most the size that a key set may have.
-func readLimited(r io.Reader, name string) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxKeySet+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if len(data) > maxKeySet {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxKeySet)
-	}
-	return data, nil
+	return fetch.Read(resp.Body, maxKeySet, url)
 }
 
 // loadFile reads the key set from a file.
@@ -153,5 +94,5 @@ func loadFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // nothing is written
-	return readLimited(f, name)
+	return fetch.Read(f, maxKeySet, name)
 }

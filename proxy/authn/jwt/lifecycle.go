@@ -8,7 +8,7 @@ import (
 // Run keeps the key set fresh until ctx ends, and returns nil then.
 func (a *Authenticator) Run(ctx context.Context) error {
 	if a.fetcher != nil {
-		defer func() { a.fetcher.client.Load().CloseIdleConnections() }()
+		defer a.fetcher.client.Close()
 	}
 	return a.keys.run(ctx)
 }
@@ -48,7 +48,7 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 	case a.config.JWKSFile != "":
 		return a.keys.refresh(ctx)
 	case a.config.CAFile != "":
-		return a.fetcher.connect()
+		return a.fetcher.client.Reload()
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func TestPrivateCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { a.fetcher.client.Load().CloseIdleConnections() }()
+	defer a.fetcher.client.Close()
 	if err := a.Prime(t.Context()); err == nil {
 		t.Error("the keys were taken from a server that is not verified")
 	}
