@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/judge"
@@ -59,6 +60,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 	switch {
 	case c.JWT != nil:
 		made, err = jwt.New(name, *c.JWT, jwt.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+	case c.Introspection != nil:
+		made, err = introspection.New(name, *c.Introspection, introspection.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.MTLS != nil:
 		made, err = mtls.New(name, *c.MTLS)
 	default:

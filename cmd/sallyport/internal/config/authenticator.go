@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 )
@@ -16,6 +17,9 @@ import (
 type Authenticator struct {
 	// JWT verifies JSON Web Tokens of one issuer from the Authorization header.
 	JWT *jwt.Config `yaml:"jwt"`
+	// Introspection asks the provider that issued a bearer token about it, for tokens
+	// that say nothing by themselves.
+	Introspection *introspection.Config `yaml:"introspection"`
 	// MTLS takes the identity from the client's certificate.
 	MTLS *mtls.Config `yaml:"mtls"`
 	// Anonymous lets requests without a credential reach the policy.

@@ -1,0 +1,210 @@
+package introspection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/tokencache"
+)
+
+// Deps is what an Authenticator uses of the process. The zero value logs and counts
+// nothing.
+type Deps struct {
+	Logger *slog.Logger
+	Meter  metric.Meter
+}
+
+// Authenticator accepts the tokens that one provider calls active. It is safe for
+// concurrent use.
+type Authenticator struct {
+	name     string
+	config   Config
+	provider *provider
+	reader   reader
+	flights  singleflight.Group
+	asked    func(ctx context.Context, outcome string)
+
+	// Tokens that were refused are kept apart: a stranger can make as many as it
+	// likes, and pushes out nothing but others of its own.
+	good *tokencache.Cache[*entry]
+	bad  *tokencache.Cache[struct{}]
+}
+
+// entry is what was found out about a good token.
+type entry struct {
+	identity *authz.Identity
+	bound    jwt.Binding
+	token    string // that stands for the caller; empty: the one presented
+}
+
+// The tokens that were refused are many and small, and kept for seconds.
+const (
+	maxRefused      = 16384
+	maxRefusedBytes = 8 << 20
+)
+
+// New makes an authenticator that the configuration calls name. It reads the files of
+// c, and an unreadable one is an error; it asks nobody.
+func New(name string, c Config, deps Deps) (*Authenticator, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.filled()
+	a := &Authenticator{
+		name: name, config: c, reader: reader{config: c},
+		good: tokencache.New[*entry](c.CacheSize, int(c.CacheBytes)),
+		bad:  tokencache.New[struct{}](maxRefused, maxRefusedBytes),
+	}
+	var err error
+	if a.asked, err = newCounter(deps.Meter, name); err != nil {
+		return nil, err
+	}
+	if a.provider, err = newProvider(name, c); err != nil {
+		return nil, err
+	}
+	if c.Format == formatJSON {
+		return a, nil
+	}
+	a.reader.verifier, err = jwt.NewVerifier(name, c.source(), jwt.Deps{Logger: deps.Logger, Meter: deps.Meter})
+	return a, err
+}
+
+var (
+	errForeign   = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
+	errForm      = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
+	errStillDead = fmt.Errorf("%w: it was refused a moment ago", authn.ErrInvalid)
+)
+
+// Authenticate returns the identity of the bearer token in the Authorization header.
+// Tokens that were asked about before cost a look into the cache.
+func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
+	token, err := jwt.Bearer(r.Authorization)
+	switch {
+	case err != nil:
+		return nil, err
+	case !a.config.AllTokens && jwt.Compact(token):
+		return nil, errForeign
+	}
+	e, ok := a.good.Get(token, r.Now)
+	if !ok {
+		if e, err = a.introspect(ctx, token, r.Now); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.bound.Check(r.TLS); err != nil {
+		return nil, err
+	}
+	if r.Token = e.token; r.Token == "" {
+		r.Token = token
+	}
+	return e.identity, nil
+}
+
+// introspect asks about a token that is not in the cache, once for all who wait for
+// the answer.
+func (a *Authenticator) introspect(ctx context.Context, token string, now time.Time) (*entry, error) {
+	if _, refused := a.bad.Get(token, now); refused {
+		return nil, errStillDead
+	}
+	if !wellFormed(token) {
+		return nil, errForm
+	}
+	token = strings.Clone(token) // it may belong to a connection's buffer, and the question may outlive the request
+	// The question is of all who wait, so that the end of one of them ends it for
+	// nobody. It ends by its own timeout.
+	shared := context.WithoutCancel(ctx)
+	done := a.flights.DoChan(token, func() (any, error) { return a.answered(shared, token, now) })
+	select {
+	case result := <-done:
+		e, _ := result.Val.(*entry)
+		return e, result.Err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: the request was given up: %w", authn.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// answered asks and keeps the answer. A panic is an error like others: it is not in a
+// request's goroutine, where it would end one connection.
+func (a *Authenticator) answered(ctx context.Context, token string, now time.Time) (e *entry, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e, err = nil, fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
+		}
+		a.asked(ctx, outcomeOf(err))
+	}()
+	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
+	defer cancel()
+	got, err := a.provider.ask(ctx, token)
+	if err != nil {
+		return nil, a.unavailable(err)
+	}
+	f, err := a.reader.read(ctx, got, now)
+	var id *authz.Identity
+	switch {
+	case errors.Is(err, errInactive):
+	case err != nil:
+		return nil, a.unavailable(err)
+	default:
+		id, err = a.identityOf(f, now)
+	}
+	var bound jwt.Binding
+	if err == nil {
+		bound, err = jwt.BindingOf(f.members)
+	}
+	if err != nil {
+		a.bad.Put(token, struct{}{}, 0, now.Add(a.config.InactiveMaxAge))
+		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+	}
+	e = &entry{identity: id, bound: bound, token: f.token}
+	a.keep(token, e, len(got.body), now)
+	return e, nil
+}
+
+func (a *Authenticator) unavailable(err error) error {
+	return fmt.Errorf("%w: ask %s: %w", authn.ErrUnavailable, a.config.URL, err)
+}
+
+// decoded is how many bytes a byte of JSON takes once it is decoded, about.
+const decoded = 8
+
+func (a *Authenticator) keep(token string, e *entry, size int, now time.Time) {
+	until := now.Add(a.config.MaxAge)
+	if end := e.identity.ExpiresAt; !end.IsZero() && end.Before(until) {
+		until = end
+	}
+	if now.Before(until) {
+		a.good.Put(token, e, decoded*size+len(e.token), until)
+	}
+}
+
+// wellFormed reports whether token is a b64token (RFC 6750 section 2.1). What is none
+// is not worth a question.
+func wellFormed(token string) bool {
+	text := strings.TrimRight(token, "=")
+	if text == "" || len(token) > jwt.MaxToken {
+		return false
+	}
+	for i := range len(text) {
+		c := text[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && strings.IndexByte("-._~+/", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Challenge returns the Bearer challenge of RFC 6750 section 3.
+func (a *Authenticator) Challenge(err error) string {
+	return authn.BearerChallenge(a.config.Realm, err)
+}
