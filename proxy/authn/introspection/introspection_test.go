@@ -64,7 +64,7 @@ func TestLittleIsRequired(t *testing.T) {
 		"clock a little behind": answerOf(map[string]any{"nbf": testNow.Unix() + 20, "iat": testNow.Unix() + 20}),
 		"expires now":           answerOf(map[string]any{"exp": testNow.Unix() - 20}),
 		"lower case type":       answerOf(map[string]any{"token_type": "bearer"}),
-		"access token of Hydra":  answerOf(map[string]any{"token_use": "access_token"}),
+		"access token of Hydra": answerOf(map[string]any{"token_use": "access_token"}),
 	} {
 		p.says(text)
 		id, err := present(t, a, strings.ReplaceAll(name, " ", "-"))

@@ -83,7 +83,7 @@ type gateway struct {
 type decider struct{}
 
 func (decider) Decide(context.Context, *authz.Input) (*authz.Decision, error) {
-	return &authz.Decision{ID: "d", Allow: true}, nil
+	return &authz.Decision{Allow: true}, nil
 }
 
 // Headers shows the upstream the token that stands for the caller.

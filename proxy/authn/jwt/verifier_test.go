@@ -68,17 +68,17 @@ func TestVerifierRefusesSources(t *testing.T) {
 func TestCompact(t *testing.T) {
 	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 	for text, want := range map[string]bool{
-		part(`{"alg":"ES256"}`) + ".e30.AA":                   true,
-		part("{\n  \"alg\": \"ES256\"}") + ".e30.AA":          true,
-		part(" \r\n\t {\"alg\":\"none\"}") + ".e30.":          true,
-		part(`{"alg":"ES256"}`) + ".e30":                      false,
-		part(`{"alg":"dir"}`) + "..AA.AA.AA":                  false, // encrypted: nobody here can read it
-		"mF_9.B5f-4.1JqM":                                     false,
-		"c2VjcmV0":                                            false,
-		"":                                                    false,
-		"..":                                                  false,
-		"eyJ":                                                 false,
-		part(`["alg"]`) + ".e30.AA":                           false,
+		part(`{"alg":"ES256"}`) + ".e30.AA":          true,
+		part("{\n  \"alg\": \"ES256\"}") + ".e30.AA": true,
+		part(" \r\n\t {\"alg\":\"none\"}") + ".e30.": true,
+		part(`{"alg":"ES256"}`) + ".e30":             false,
+		part(`{"alg":"dir"}`) + "..AA.AA.AA":         false, // encrypted: nobody here can read it
+		"mF_9.B5f-4.1JqM":                            false,
+		"c2VjcmV0":                                   false,
+		"":                                           false,
+		"..":                                         false,
+		"eyJ":                                        false,
+		part(`["alg"]`) + ".e30.AA":                  false,
 		part(strings.Repeat(" ", 60)+`{"alg":1}`) + ".e30.AA": false, // nobody writes that, and it stays a bad token either way
 	} {
 		if got := Compact(text); got != want {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -71,11 +72,30 @@ func (r *registrations) Float64ObservableGauge(name string, o ...metric.Float64O
 	return r.Meter.Float64ObservableGauge(name, o...)
 }
 
+// withOpaqueTokens adds an authenticator with metrics of its own to the file in dir.
+func withOpaqueTokens(t *testing.T, dir string) {
+	t.Helper()
+	file := filepath.Join(dir, "sallyport.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const own = "authenticators:\n  opaque: {introspection: {url: \"https://idp.example/introspect\", client_id: gw, client_secret_file: secret}}\n"
+	if !bytes.Contains(text, []byte("authenticators:\n")) {
+		t.Fatal("the file has no authenticators")
+	}
+	text = bytes.Replace(text, []byte("authenticators:\n"), []byte(own), 1)
+	if err := errors.Join(os.WriteFile(file, text, 0o600), os.WriteFile(filepath.Join(dir, "secret"), []byte("s3cret"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestMetricsPage holds the page of the metrics to what the gateway registers,
 // and each metric to the naming rules.
 func TestMetricsPage(t *testing.T) {
 	r := &registrations{rows: map[string]string{}}
 	dir := files(t)
+	withOpaqueTokens(t, dir)
 	a, err := New(t.Context(), Options{
 		ConfigFile: filepath.Join(dir, "sallyport.yaml"), Stdout: io.Discard, Stderr: io.Discard,
 		meter: func(m metric.Meter) metric.Meter { r.Meter = m; return r },

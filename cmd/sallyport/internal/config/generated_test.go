@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config/reference"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/certs"
@@ -29,7 +30,11 @@ In section names, ` + "`NAME`" + ` stands for a name that you choose and ` + "`[
 func TestGenerated(t *testing.T) {
 	sample := config.Default()
 	sample.Listeners = []config.Listener{{ListenerConfig: proxy.DefaultListener(), TLS: &certs.Config{}}}
-	sample.Authenticators = map[string]config.Authenticator{"NAME": {JWT: new(jwt.Default()), MTLS: &mtls.Config{}}}
+	sample.Authenticators = map[string]config.Authenticator{"NAME": {
+		JWT:           new(jwt.Default()),
+		Introspection: new(introspection.Default()),
+		MTLS:          &mtls.Config{},
+	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
 	t.Chdir("../../../..") // the comments are found by their package's path below the module
