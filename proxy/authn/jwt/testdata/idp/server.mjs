@@ -1,6 +1,9 @@
 // A real, certified OpenID provider on loopback that issues JWT access tokens
 // (RFC 9068) to one client by client_credentials with a resource indicator (RFC
-// 8707). The resource names the algorithm: https://api.example/ES256.
+// 8707). The resource names the algorithm: https://api.example/ES256. Tokens for
+// https://api.example/opaque are opaque; the client "gateway" may ask about them with
+// its secret, "gateway-jwt" with the keys of the set in GATEWAY_JWKS, and gets a
+// signed answer (RFC 9701) if it wants one.
 //
 // It prints {"issuer": "..."} when it listens. POST /test/keys?names=a,b puts
 // those signing keys in force, the first signs; keys are made on first mention.
@@ -29,6 +32,18 @@ async function makeKeys(name) {
   return made.get(name);
 }
 
+function formatOf(name) {
+  return name === 'opaque' ? { accessTokenFormat: 'opaque' } : { accessTokenFormat: 'jwt', jwt: { sign: { alg: name } } };
+}
+
+function gatewayWithKeys() {
+  if (!process.env.GATEWAY_JWKS) return [];
+  return [{
+    client_id: 'gateway-jwt', token_endpoint_auth_method: 'private_key_jwt', jwks: JSON.parse(process.env.GATEWAY_JWKS),
+    introspection_signed_response_alg: 'ES256', redirect_uris: [], response_types: [], grant_types: [],
+  }];
+}
+
 let issuer;
 let handle;
 
@@ -38,21 +53,25 @@ async function use(names) {
     clients: [{
       client_id: 'tester', client_secret: 'a-secret-for-the-test-only', grant_types: ['client_credentials'],
       redirect_uris: [], response_types: [], scope: 'orders.read orders.write',
-    }],
+    }, {
+      client_id: 'gateway', client_secret: 'a secret: with % and +', redirect_uris: [], response_types: [], grant_types: [],
+    }, ...gatewayWithKeys()],
     scopes: ['orders.read', 'orders.write'],
     jwks: { keys },
     enabledJWA: { idTokenSigningAlgValues: Object.keys(algorithms) },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      introspection: { enabled: true },
+      jwtIntrospection: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_ctx, resource) => ({
           scope: 'orders.read orders.write',
           audience: resource,
           accessTokenTTL: 300,
-          accessTokenFormat: 'jwt',
-          jwt: { sign: { alg: new URL(resource).pathname.slice(1) } },
+          ...formatOf(new URL(resource).pathname.slice(1)),
         }),
       },
     },
