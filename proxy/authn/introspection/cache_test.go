@@ -76,7 +76,7 @@ func TestRefusedAreRemembered(t *testing.T) {
 func TestJunkPushesNothingOut(t *testing.T) {
 	p := newIDP(t)
 	c := p.config(t)
-	c.CacheSize = 1
+	c.CacheSize, c.QuestionLimit.Burst = 1, 1000
 	a := start(t, c)
 	if _, err := present(t, a, "good"); err != nil {
 		t.Fatal(err)
@@ -134,5 +134,47 @@ func TestOneQuestion(t *testing.T) {
 	wg.Wait()
 	if good.Load() != 20 || p.asked.Load() != 1 {
 		t.Errorf("%d of 20 were accepted after %d questions", good.Load(), p.asked.Load())
+	}
+}
+
+// TestStrangersAskLittle: who sends made-up tokens has no more of them asked about for
+// a while; its good tokens in the cache pass, and so do other clients.
+func TestStrangersAskLittle(t *testing.T) {
+	p := newIDP(t)
+	c := p.config(t)
+	c.QuestionLimit = QuestionLimit{Failures: 1, Burst: 3}
+	a := start(t, c)
+	from := func(client, token string, after time.Duration) error {
+		r := request(token)
+		r.Client, r.Now = client, testNow.Add(after)
+		_, err := a.Authenticate(t.Context(), r)
+		return err
+	}
+	if err := from("192.0.2.1", "good", 0); err != nil {
+		t.Fatal(err)
+	}
+	p.says(`{"active":false}`)
+	for i, tt := range []struct {
+		client, token string
+		after         time.Duration
+		want          error
+	}{
+		{"192.0.2.1", "junk1", 0, authn.ErrInvalid},
+		{"192.0.2.1", "junk1", 0, authn.ErrInvalid}, // remembered: costs no question
+		{"192.0.2.1", "junk2", 0, authn.ErrInvalid},
+		{"192.0.2.1", "junk3", 0, authn.ErrInvalid},
+		{"192.0.2.1", "junk4", 0, authn.ErrTooMany},
+		{"192.0.2.1", "junk1", 0, authn.ErrInvalid},
+		{"192.0.2.1", "good", 0, nil},
+		{"192.0.2.2", "junk4", 0, authn.ErrInvalid},
+		{"192.0.2.1", "junk5", time.Second, authn.ErrInvalid},
+		{"192.0.2.1", "junk6", time.Second, authn.ErrTooMany},
+	} {
+		if err := from(tt.client, tt.token, tt.after); !errors.Is(err, tt.want) {
+			t.Errorf("row %d: got %v, want %v", i, err, tt.want)
+		}
+	}
+	if n := p.asked.Load(); n != 6 {
+		t.Errorf("%d questions, want 6", n)
 	}
 }

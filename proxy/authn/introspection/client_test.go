@@ -263,6 +263,9 @@ func TestConfigRefused(t *testing.T) {
 		{"max_concurrent", "max_concurrent", func(c *Config) { c.MaxConcurrent = -1 }},
 		{"cache_size", "cache_size", func(c *Config) { c.CacheSize = -1 }},
 		{"cache_bytes", "cache_bytes", func(c *Config) { c.CacheBytes = 1 }},
+		{"failures", "question_limit.failures", func(c *Config) { c.QuestionLimit.Failures = -1 }},
+		{"burst", "question_limit.burst", func(c *Config) { c.QuestionLimit.Burst = -1 }},
+		{"clients", "question_limit.clients", func(c *Config) { c.QuestionLimit.Clients = -1 }},
 		{"realm", "realm", func(c *Config) { c.Realm = `a"b` }},
 	} {
 		c := p.config(t)

@@ -63,8 +63,8 @@ type Config struct {
 
 	// Format is what the provider is asked to answer with: json (RFC 7662),
 	// introspection_jwt (the same, signed: RFC 9701) or jwt (the access token as a
-	// JWT, as with phantom tokens). A JWT is verified with the issuer's keys, and it
-	// takes the place of the token in what the upstream is shown.
+	// JWT, as with phantom tokens). A JWT is verified with the issuer's keys, and
+	// stands for the caller in place of the token.
 	Format string `yaml:"format"`
 	// Issuer must be the iss of each answer, if it is set. The formats with a JWT
 	// need it: with neither jwks_url nor jwks_file its key set is discovered.
@@ -106,6 +106,9 @@ type Config struct {
 	MaxConcurrent int `yaml:"max_concurrent"`
 	// MaxWait is how long a question waits for its turn.
 	MaxWait time.Duration `yaml:"max_wait"`
+	// QuestionLimit bounds the questions that a client causes with tokens that are
+	// refused.
+	QuestionLimit QuestionLimit `yaml:"question_limit"`
 	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
 	Realm string `yaml:"realm"`
 }
@@ -123,6 +126,7 @@ func Default() Config {
 		Timeout:        2 * time.Second,
 		MaxConcurrent:  64,
 		MaxWait:        100 * time.Millisecond,
+		QuestionLimit:  QuestionLimit{Failures: 20, Burst: 100, Clients: 16384},
 		Realm:          "sallyport",
 	}
 }
@@ -149,6 +153,7 @@ func (c Config) filled() Config {
 	if c.Timeout == 0 {
 		c.Timeout = d.Timeout
 	}
+	c.QuestionLimit = c.QuestionLimit.filled()
 	return c
 }
 
@@ -289,7 +294,7 @@ func (c Config) validateLimits() error {
 	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
 		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.QuestionLimit.problems()...)...)
 }
 
 func (c Config) validateRealm() error {

@@ -32,6 +32,7 @@ type Authenticator struct {
 	provider *provider
 	reader   reader
 	flights  singleflight.Group
+	limiter  *jwt.Limiter
 	asked    func(ctx context.Context, outcome string)
 
 	// Tokens that were refused are kept apart: a stranger can make as many as it
@@ -66,6 +67,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		bad:  tokencache.New[struct{}](maxRefused, maxRefusedBytes),
 	}
 	var err error
+	if a.limiter, err = c.QuestionLimit.limiter(); err != nil {
+		return nil, err
+	}
 	if a.asked, err = newCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
@@ -97,7 +101,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	}
 	e, ok := a.good.Get(token, r.Now)
 	if !ok {
-		if e, err = a.introspect(ctx, token, r.Now); err != nil {
+		if e, err = a.introspect(ctx, token, r.Client, r.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -111,13 +115,16 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 }
 
 // introspect asks about a token that is not in the cache, once for all who wait for
-// the answer.
-func (a *Authenticator) introspect(ctx context.Context, token string, now time.Time) (*entry, error) {
+// the answer. Each of them pays if the token is refused.
+func (a *Authenticator) introspect(ctx context.Context, token, client string, now time.Time) (*entry, error) {
 	if _, refused := a.bad.Get(token, now); refused {
 		return nil, errStillDead
 	}
 	if !wellFormed(token) {
 		return nil, errForm
+	}
+	if err := a.limiter.Allow(client, now); err != nil {
+		return nil, err
 	}
 	token = strings.Clone(token) // it may belong to a connection's buffer, and the question may outlive the request
 	// The question is of all who wait, so that the end of one of them ends it for
@@ -126,6 +133,9 @@ func (a *Authenticator) introspect(ctx context.Context, token string, now time.T
 	done := a.flights.DoChan(token, func() (any, error) { return a.answered(shared, token, now) })
 	select {
 	case result := <-done:
+		if errors.Is(result.Err, authn.ErrInvalid) {
+			a.limiter.Charge(client, now)
+		}
 		e, _ := result.Val.(*entry)
 		return e, result.Err
 	case <-ctx.Done():
