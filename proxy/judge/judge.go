@@ -11,12 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sallyport/sallyport/engine/authz"
@@ -399,58 +397,4 @@ func (v *Verdict) Fail(err error) *Answer {
 	a := answerError(err, v.Input.Request.ID, v.DecisionID)
 	v.dress(a, problem.Of(err).Detail)
 	return a
-}
-
-var noSpan = func(error) {}
-
-// span starts a span when requests are traced, and costs nothing when not.
-func (j *Judge) span(ctx context.Context, name string) (context.Context, func(error)) {
-	if j.cfg.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
-		return ctx, noSpan
-	}
-	ctx, span := j.cfg.Tracer.Start(ctx, name)
-	return ctx, func(err error) {
-		if err != nil {
-			span.SetAttributes(attribute.Int("sallyport.status", problem.Of(err).Status))
-		}
-		span.End()
-	}
-}
-
-// requestID returns the id that a trusted peer gave, or a new one.
-func requestID(a *Arrival, trusted bool) string {
-	if trusted {
-		if id := a.header("x-request-id"); validID(id) {
-			return id
-		}
-	}
-	return NewID()
-}
-
-// validID keeps an id harmless in headers, logs and shells.
-func validID(id string) bool {
-	if id == "" || len(id) > 128 {
-		return false
-	}
-	for i := range len(id) {
-		if c := id[i]; !isAlphanumeric(c) && strings.IndexByte("-_.:/+=", c) < 0 {
-			return false
-		}
-	}
-	return true
-}
-
-func isAlphanumeric(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
-
-// NewID returns 128 random bits. They identify a request and guard nothing.
-func NewID() string {
-	const digits = "0123456789abcdef"
-	var out [32]byte
-	hi, lo := rand.Uint64(), rand.Uint64() //nolint:gosec // not a secret
-	for i := range 16 {
-		out[i], out[16+i] = digits[hi>>(4*i)&15], digits[lo>>(4*i)&15]
-	}
-	return string(out[:])
 }
