@@ -24,6 +24,9 @@ type Parts struct {
 	Chain func(authenticators []string) (judge.Chain, error)
 	// Endpoints are what mechanisms serve themselves, before any route.
 	Endpoints []authn.Endpoint
+	// ResourceMetadata returns where clients learn who issues tokens for a request to
+	// host and path, empty for none; nil: for no request.
+	ResourceMetadata func(host, path string) string
 	// CredentialHeaders are further header names that carry credentials.
 	CredentialHeaders []string
 	// Outbound returns what gets the upstream's credentials for a route; nil, also
@@ -95,7 +98,8 @@ func Build(cfg Config, parts Parts) (*Snapshot, error) {
 	s.judge = judge.New(judge.Config{
 		Routes: table, Chains: chains, Decider: parts.Decider, IdentityHeaders: cfg.IdentityHeaders, Tracer: parts.Tracer,
 		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, Outbound: outbound,
-		Upstream: func(name string) bool { return s.upstreams[name] != nil },
+		ResourceMetadata: parts.ResourceMetadata,
+		Upstream:         func(name string) bool { return s.upstreams[name] != nil },
 	})
 	for _, l := range cfg.Listeners {
 		if s.listeners[l.Name], err = newListener(l, parts.Gateway, table); err != nil {

@@ -192,3 +192,9 @@ type Challenger interface {
 	// request had no credential (RFC 9110 section 11.6.1, RFC 6750 section 3).
 	Challenge(err error) string
 }
+
+// Multischeme is a Challenger of several authentication schemes. Err says what was
+// wrong with the credential, and may be any that Authenticate returned.
+type Multischeme interface {
+	Challenges(err error) []string
+}

@@ -14,15 +14,12 @@ func (c *Chain) Challenges(err error) []string {
 	var out []string
 	seen := make(map[string]bool, len(c.links))
 	add := func(l *link, err error) {
-		ch, ok := l.Authenticator.(Challenger)
-		if !ok {
-			return
-		}
-		value := ch.Challenge(err)
-		scheme, _, _ := strings.Cut(value, " ")
-		if scheme = strings.ToLower(scheme); scheme != "" && !seen[scheme] {
-			seen[scheme] = true
-			out = append(out, value)
+		for _, value := range l.challenges(err) {
+			scheme, _, _ := strings.Cut(value, " ")
+			if scheme = strings.ToLower(scheme); scheme != "" && !seen[scheme] {
+				seen[scheme] = true
+				out = append(out, value)
+			}
 		}
 	}
 	if by != nil {
@@ -48,7 +45,22 @@ func rejectedBy(err error) (*link, error) {
 	if !errors.As(err, &r) || !errors.Is(err, ErrInvalid) {
 		return nil, nil
 	}
-	return r.by, ErrInvalid
+	return r.by, r.err
+}
+
+// challenges asks for what the link has to say. One with a single scheme is told
+// that the credential was bad, and not why.
+func (l *link) challenges(err error) []string {
+	switch ch := l.Authenticator.(type) {
+	case Multischeme:
+		return ch.Challenges(err)
+	case Challenger:
+		if err != nil && !errors.Is(err, ErrInsufficientScope) {
+			err = ErrInvalid
+		}
+		return []string{ch.Challenge(err)}
+	}
+	return nil
 }
 
 // insufficientScope is the error of RFC 6750 section 3.1 for a token that lacks a

@@ -197,3 +197,53 @@ func TestOutboundReplacesAndCloses(t *testing.T) {
 		}
 	}
 }
+
+// TestChallengesPointToMetadata: a client that is refused learns where tokens for
+// what it asked come from (RFC 9728 section 5.1).
+func TestChallengesPointToMetadata(t *testing.T) {
+	nobody := func(*authn.Request) (*authz.Identity, error) { return nil, authn.ErrNotMine }
+	const url = "https://api.example.com/.well-known/oauth-protected-resource"
+	for _, tc := range []struct {
+		name      string
+		m         mechanism
+		decision  *authz.Decision
+		path      string
+		challenge []string
+	}{
+		{"no credential", nobody, nil, "/x", []string{`Bearer realm="test", scope="read", resource_metadata="` + url + `"`}},
+		{"a scope is missing", alice(nil, nil), nil, "/x", []string{`Bearer realm="test", error="insufficient_scope", scope="read", resource_metadata="` + url + `"`}},
+		{
+			"the policy asks for more", alice([]string{"read"}, nil), &authz.Decision{Challenge: &authz.Challenge{Error: "insufficient_user_authentication", MaxAge: -1}}, "/x",
+			[]string{`Bearer error="insufficient_user_authentication", resource_metadata="` + url + `"`},
+		},
+		{"another resource", nobody, nil, "/other", []string{`Bearer realm="test", scope="read"`}},
+		{"a plain deny", alice([]string{"read"}, nil), &authz.Decision{}, "/x", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			j := judgeWith(t, tc.m, func(c *Config, r *route.Config) {
+				r.Require.Scopes = []string{"read"}
+				c.ResourceMetadata = func(host, path string) string {
+					if host == "api.example.com" && path == "/x" {
+						return url
+					}
+					return ""
+				}
+				if tc.decision != nil {
+					c.Decider = fixedDecider{tc.decision}
+				}
+			})
+			v := j.Judge(t.Context(), arrival("GET", tc.path))
+			if v.Answer == nil {
+				t.Fatal("was forwarded")
+			}
+			if got := values(v.Answer.Headers, "www-authenticate"); !slices.Equal(got, tc.challenge) {
+				t.Errorf("got %q, want %q", got, tc.challenge)
+			}
+		})
+	}
+	for in, want := range map[string]string{"Bearer": `Bearer a="b"`, "DPoP x=1": `DPoP x=1, a="b"`, `Basic realm="x"`: `Basic realm="x"`} {
+		if got := withParameter(in, "a", "b"); got != want {
+			t.Errorf("%s: got %s, want %s", in, got, want)
+		}
+	}
+}

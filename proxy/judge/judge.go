@@ -49,6 +49,9 @@ type Config struct {
 	// Outbound gets what the upstream of a route is shown of the identity, by the
 	// route's index; nil, also for a single route: nothing.
 	Outbound []Outbound
+	// ResourceMetadata returns the URL of the metadata of the protected resource that
+	// a request to host and path belongs to, empty without one; nil: there is none.
+	ResourceMetadata func(host, path string) string
 	// CredentialHeaders are further header names that carry credentials: a policy
 	// does not see them unless its route asks for them by name.
 	CredentialHeaders []string
@@ -166,6 +169,7 @@ func (j *Judge) Judge(ctx context.Context, a *Arrival) *Verdict {
 	if err := j.judge(ctx, a, c, trusted); err != nil {
 		j.refuse(&c.Verdict, err)
 	}
+	j.discover(c)
 	c.Response = c.who.Response
 	return &c.Verdict
 }

@@ -32,13 +32,38 @@ func require(r *route.Require, id *authz.Identity) error {
 
 // withScope adds what the route requires to a bearer challenge (RFC 6750 section 3).
 func withScope(challenge string, r *route.Require) string {
-	scheme, rest, _ := strings.Cut(challenge, " ")
-	if len(r.Scopes) == 0 || !strings.EqualFold(scheme, "bearer") && !strings.EqualFold(scheme, "dpop") {
+	if len(r.Scopes) == 0 {
 		return challenge
 	}
-	scope := `scope="` + strings.Join(r.Scopes, " ") + `"`
-	if rest == "" {
-		return scheme + " " + scope
+	return withParameter(challenge, "scope", strings.Join(r.Scopes, " "))
+}
+
+// withParameter adds a parameter to a challenge for OAuth tokens.
+func withParameter(challenge, name, value string) string {
+	scheme, rest, _ := strings.Cut(challenge, " ")
+	if !strings.EqualFold(scheme, "bearer") && !strings.EqualFold(scheme, "dpop") {
+		return challenge
 	}
-	return challenge + ", " + scope
+	parameter := name + `="` + value + `"`
+	if rest == "" {
+		return scheme + " " + parameter
+	}
+	return challenge + ", " + parameter
+}
+
+// discover has the challenges of an answer say where the client learns who issues
+// tokens for what it asked (RFC 9728 section 5.1).
+func (j *Judge) discover(c *judged) {
+	if c.Answer == nil || j.cfg.ResourceMetadata == nil {
+		return
+	}
+	for i := range c.Answer.Headers {
+		h := &c.Answer.Headers[i]
+		if h.Name != "www-authenticate" {
+			continue
+		}
+		if url := j.cfg.ResourceMetadata(c.shape.host, c.shape.path); url != "" {
+			h.Value = withParameter(h.Value, "resource_metadata", url)
+		}
+	}
 }

@@ -21,10 +21,11 @@ type rules struct {
 	types     []string // lower case, without "application/"
 	leeway    time.Duration
 	required  map[string][]string
+	scopes    []string // claims that hold them
 }
 
 func newRules(name string, c Config) *rules {
-	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims}
+	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims}
 	for _, t := range c.TokenTypes {
 		r.types = append(r.types, mediaType(t))
 	}
@@ -57,7 +58,7 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 		Authenticated: true, Authenticator: r.name, Kind: Kind, Issuer: r.issuer, Audiences: audiences,
 		Claims: claims, TokenHeader: t.header, ExpiresAt: expires,
 	}
-	return id, describe(id, claims)
+	return id, r.describe(id, claims)
 }
 
 // checkType refuses tokens made for another use than calling an API (RFC 8725
@@ -169,7 +170,7 @@ func matches(v any, allowed []string) bool {
 
 // describe fills the parts of id that are well-known claims. A claim of a wrong
 // type refuses the token: a policy that reads it would see nothing.
-func describe(id *authz.Identity, claims map[string]any) error {
+func (r *rules) describe(id *authz.Identity, claims map[string]any) error {
 	var ok bool
 	if id.Subject, ok = claims["sub"].(string); !ok && claims["sub"] != nil {
 		return errors.New("sub is not a string")
@@ -177,7 +178,7 @@ func describe(id *authz.Identity, claims map[string]any) error {
 	if id.Actor, ok = claims["act"].(map[string]any); !ok && claims["act"] != nil {
 		return errors.New("act is not an object")
 	}
-	for _, name := range []string{"scope", "scp"} {
+	for _, name := range r.scopes {
 		scopes, err := stringOrList(claims, name)
 		if err != nil {
 			return err

@@ -30,7 +30,10 @@ type compact struct {
 // parseCompact takes text apart. Nothing lenient is done: the three parts are
 // canonical base64url without padding, so that one token has one spelling, and
 // the header is one JSON object without duplicate members.
-func parseCompact(text string) (*compact, error) {
+func parseCompact(text string) (*compact, error) { return parseJWS(text, refusedParameters()) }
+
+// parseJWS is parseCompact with the header parameters that are refused.
+func parseJWS(text string, refused []string) (*compact, error) {
 	if len(text) > maxToken {
 		return nil, fmt.Errorf("token is longer than %d bytes", maxToken)
 	}
@@ -53,7 +56,7 @@ func parseCompact(text string) (*compact, error) {
 	if t.signature, err = decodePart(signature); err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
 	}
-	return t, t.readHeader()
+	return t, t.readHeader(refused)
 }
 
 // decodePart decodes canonical base64url. The decoder of the standard library
@@ -72,8 +75,8 @@ func refusedParameters() []string {
 	return []string{"crit", "b64", "cty", "zip", "jku", "jwk", "x5u", "x5c"}
 }
 
-func (t *compact) readHeader() error {
-	for _, name := range refusedParameters() {
+func (t *compact) readHeader(refused []string) error {
+	for _, name := range refused {
 		if _, there := t.header[name]; there {
 			return fmt.Errorf("header has %q", name)
 		}

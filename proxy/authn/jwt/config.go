@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 )
 
@@ -42,6 +43,10 @@ type Config struct {
 	// listed: a string, number or boolean that equals one, or an array that
 	// contains one.
 	RequiredClaims map[string][]string `yaml:"required_claims"`
+	// ScopeClaims are the claims that hold the scopes of a token: a string with
+	// spaces between them, or an array of strings. By default scope (RFC 9068) and
+	// scp; some providers have permissions.
+	ScopeClaims []string `yaml:"scope_claims"`
 	// InsecureHTTP allows http:// to hosts other than loopback. Whoever controls
 	// the network can then replace the key set and sign in as anybody.
 	InsecureHTTP bool `yaml:"insecure_http"`
@@ -52,6 +57,12 @@ type Config struct {
 	CacheSize int `yaml:"cache_size"`
 	// VerificationLimit bounds the work that a client causes with forged tokens.
 	VerificationLimit VerificationLimit `yaml:"verification_limit"`
+	// DecryptionKeysFiles hold the private keys that the issuer encrypts tokens for:
+	// PEM, a JWK or a JWK set. The signed token inside is verified like any other.
+	DecryptionKeysFiles []string `yaml:"decryption_keys_files" sallyport:"path"`
+	// DPoP is what proofs of possession must be like, which tokens that are bound to
+	// a key come with (RFC 9449).
+	DPoP dpop.Config `yaml:"dpop"`
 	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
 	Realm string `yaml:"realm"`
 }
@@ -63,6 +74,7 @@ func Default() Config {
 	return Config{
 		Algorithms:      []string{"RS256", "PS256", "ES256", "EdDSA"},
 		TokenTypes:      []string{"at+jwt", "JWT", ""},
+		ScopeClaims:     []string{"scope", "scp"},
 		Leeway:          30 * time.Second,
 		RefreshInterval: 5 * time.Minute,
 		CacheSize:       65536,
@@ -71,6 +83,7 @@ func Default() Config {
 			Burst:    200,
 			Clients:  16384,
 		},
+		DPoP:  dpop.Default(),
 		Realm: "sallyport",
 	}
 }
@@ -84,6 +97,9 @@ func (c Config) filled() Config {
 	if c.TokenTypes == nil {
 		c.TokenTypes = d.TokenTypes
 	}
+	if c.ScopeClaims == nil {
+		c.ScopeClaims = d.ScopeClaims
+	}
 	if c.RefreshInterval == 0 {
 		c.RefreshInterval = d.RefreshInterval
 	}
@@ -91,6 +107,7 @@ func (c Config) filled() Config {
 		c.CacheSize = d.CacheSize
 	}
 	c.VerificationLimit = c.VerificationLimit.filled()
+	c.DPoP = c.DPoP.Filled()
 	if c.Realm == "" {
 		c.Realm = d.Realm
 	}
@@ -111,6 +128,7 @@ func (c Config) Validate() error {
 	return errors.Join(
 		c.validateIssuer(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
 		c.validateRequiredClaims(), c.validateLimits(), c.validateRealm(),
+		setting.Under("dpop", c.DPoP.Validate()),
 	)
 }
 
@@ -195,6 +213,9 @@ func (c Config) validateLimits() error {
 	}
 	if c.CacheSize < 1 || c.CacheSize > 1<<24 {
 		errs = append(errs, setting.Problemf("cache_size", "%d is not between 1 and %d", c.CacheSize, 1<<24))
+	}
+	if slices.Contains(c.ScopeClaims, "") {
+		errs = append(errs, setting.Problemf("scope_claims", "contains an empty name"))
 	}
 	if slices.Contains(c.TokenTypes, "none") || len(c.TokenTypes) == 0 {
 		errs = append(errs, setting.Problemf("token_types", `must list media types such as at+jwt, and "" for tokens without one`))

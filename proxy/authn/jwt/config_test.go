@@ -46,6 +46,7 @@ func TestValidate(t *testing.T) {
 		{"verification limit", func(c *Config) { c.VerificationLimit = VerificationLimit{Failures: -1, Burst: -1, Clients: 1 << 25} }, []string{
 			"verification_limit.failures", "verification_limit.burst", "verification_limit.clients",
 		}},
+		{"scope claims", func(c *Config) { c.ScopeClaims = []string{"scope", ""} }, []string{"scope_claims"}},
 		{"types", func(c *Config) { c.TokenTypes = []string{} }, []string{"token_types"}},
 		{"realm", func(c *Config) { c.Realm = `a"b` }, []string{"realm"}},
 		{"all at once", func(c *Config) { *c = Config{Leeway: -1, Algorithms: []string{"none"}} }, []string{"issuer", "audiences", "algorithms", "leeway"}},

@@ -3,6 +3,7 @@ package jwt
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -78,7 +79,7 @@ func startProvider(t *testing.T) *provider {
 	return &provider{issuer: said.Issuer}
 }
 
-func (p *provider) post(t *testing.T, path string, form url.Values) []byte {
+func (p *provider) post(t *testing.T, path string, form url.Values, headers ...string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -87,6 +88,9 @@ func (p *provider) post(t *testing.T, path string, form url.Values) []byte {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	req.SetBasicAuth("tester", "a-secret-for-the-test-only")
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
@@ -114,6 +118,62 @@ func (p *provider) token(t *testing.T, alg string) string {
 		t.Fatalf("token answer %s: %v", body, err)
 	}
 	return answer.AccessToken
+}
+
+// boundToken has the provider issue an access token that is bound to the key of
+// holder (RFC 9449 section 5).
+func (p *provider) boundToken(t *testing.T, holder *signer) string {
+	t.Helper()
+	var answer struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+	}
+	proof := holder.sign(t, map[string]any{"typ": "dpop+jwt", "alg": holder.alg, "jwk": publicOf(holder)},
+		map[string]any{"jti": rand.Text(), "htm": "POST", "htu": p.issuer + "/token", "iat": time.Now().Unix()})
+	body := p.post(t, "/token", url.Values{
+		"grant_type": {"client_credentials"}, "resource": {"https://api.example/ES256"}, "scope": {"orders.read"},
+	}, "DPoP", proof)
+	if err := json.Unmarshal(body, &answer); err != nil || answer.TokenType != "DPoP" {
+		t.Fatalf("token answer %s: %v", body, err)
+	}
+	return answer.AccessToken
+}
+
+// TestCertifiedProviderBinds: tokens that a provider binds to a key are good with a
+// proof by it, and with nothing else.
+func TestCertifiedProviderBinds(t *testing.T) {
+	p := startProvider(t)
+	c := Default()
+	c.Issuer, c.Audiences, c.DPoP.Required = p.issuer, []string{"https://api.example/ES256"}, true
+	a := start(t, c)
+	if err := a.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	thief := newSigner(t, "", "ES256")
+	for _, alg := range []string{"ES256", "EdDSA", "PS256"} {
+		holder := newSigner(t, "", alg)
+		token := p.boundToken(t, holder)
+		for name, tt := range map[string]struct {
+			scheme string
+			by     *signer
+			ok     bool
+		}{
+			"with a proof":           {"DPoP", holder, true},
+			"with another's proof":   {"DPoP", thief, false},
+			"as a bearer token":      {"Bearer", holder, false},
+			"with a proof once more": {"DPoP", holder, true},
+		} {
+			r := proven(token, prove(t, tt.by, token, nil, map[string]any{"iat": now.Unix()}))
+			r.Authorization, r.Now = tt.scheme+" "+token, now
+			if _, err := a.Authenticate(t.Context(), r); (err == nil) != tt.ok || err != nil && !errors.Is(err, authn.ErrInvalid) {
+				t.Errorf("%s %s: %v", alg, name, err)
+			}
+		}
+	}
+	if _, err := presentAt(t, a, p.token(t, "ES256"), now); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("a token that is not bound: %v, want ErrInvalid", err)
+	}
 }
 
 // rotate puts the named keys in force; the first signs.

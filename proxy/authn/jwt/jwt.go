@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 )
 
 // Deps is what an Authenticator uses of the process. The zero value logs and
@@ -33,7 +34,9 @@ type Authenticator struct {
 	flights *flights
 	limiter *limiter
 	keys    *keyring
+	dpop    *dpop.Verifier
 	fetcher *fetcher // nil with jwks_file
+	openers atomic.Pointer[[]*openerKey]
 
 	verified func(ctx context.Context, outcome string) // counts signatures checked
 }
@@ -48,12 +51,15 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	c = c.filled()
 	a := &Authenticator{
 		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: &foreign{},
-		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
+		flights: newFlights(), dpop: dpop.New(c.DPoP, c.Leeway, OpenProof), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
 		a.allowed[alg], _ = algorithmOf(alg)
 	}
-	var err error
+	err := a.loadOpeners()
+	if err != nil {
+		return nil, err
+	}
 	if a.limiter, err = newLimiter(c.VerificationLimit); err != nil {
 		return nil, err
 	}
@@ -99,57 +105,77 @@ func newKeyring(name string, c Config, deps Deps) (*keyring, error) {
 	return r, nil
 }
 
-// Authenticate returns the identity of the bearer token in the Authorization
-// header. Tokens that it has accepted before cost a look into the cache.
+// Authenticate returns the identity of the token in the Authorization header.
+// Tokens that it has accepted before cost a look into the cache, and those that
+// are bound to a key the check of a proof.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	token, err := bearer(r.Authorization)
+	token, proven, err := credential(r.Authorization)
 	if err != nil {
 		return nil, err
 	}
-	h := a.cache.hash(token)
-	e := a.cache.get(token, h, r.Now)
+	e, err := a.accept(ctx, r, token)
+	if err == nil {
+		err = a.checkPossession(r, e.bound, token, proven)
+	}
 	switch {
-	case e != nil:
-	case a.foreign.has(token, h):
-		return nil, errForeignAgain
-	default:
-		e, err = a.flights.do(ctx, token, r.Now, func() (*entry, error) {
-			if e := a.cache.get(token, h, r.Now); e != nil { // since we looked
-				return e, nil
-			}
-			return a.verify(ctx, token, r.Client, r.Now)
-		})
-		if err != nil {
-			return nil, err
-		}
+	case err == nil:
+		r.Token = token
+		return e.identity, nil
+	case proven:
+		return nil, provenError{err}
 	}
-	if err := checkBinding(e.bound, r.TLS); err != nil {
-		return nil, err
-	}
-	r.Token = token
-	return e.identity, nil
+	return nil, err
 }
 
-var errNoToken = fmt.Errorf("%w: the Bearer scheme comes without a token", authn.ErrInvalid)
+// accept returns what is known of a good token.
+func (a *Authenticator) accept(ctx context.Context, r *authn.Request, token string) (*entry, error) {
+	h := a.cache.hash(token)
+	if e := a.cache.get(token, h, r.Now); e != nil {
+		return e, nil
+	}
+	if a.foreign.has(token, h) {
+		return nil, errForeignAgain
+	}
+	return a.flights.do(ctx, token, r.Now, func() (*entry, error) {
+		if e := a.cache.get(token, h, r.Now); e != nil { // since we looked
+			return e, nil
+		}
+		if openers := *a.openers.Load(); len(openers) > 0 && isSealed(token) {
+			return a.unseal(ctx, token, openers, r)
+		}
+		return a.verify(ctx, token, token, r.Client, r.Now)
+	})
+}
 
-// bearer returns the token of an Authorization value (RFC 6750 section 2.1). The
-// scheme is case-insensitive, and nothing is taken for a token without it.
-func bearer(authorization string) (string, error) {
-	scheme, token, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", authn.ErrNotMine
+// unseal verifies the token inside an encrypted one. To decrypt costs as much as to
+// verify, and everybody can encrypt: whatever is found bad counts.
+func (a *Authenticator) unseal(ctx context.Context, token string, keys []*openerKey, r *authn.Request) (*entry, error) {
+	s, err := parseSealed(token)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	if token = strings.TrimLeft(token, " "); token == "" {
-		return "", errNoToken
+	if err := a.limiter.allow(r.Client, r.Now); err != nil {
+		a.verified(ctx, outcomeLimited)
+		return nil, err
 	}
-	return token, nil
+	inside, err := s.open(keys)
+	if err != nil { // another authenticator may have the key
+		a.limiter.charge(r.Client, r.Now)
+		return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrForeign, s.kid, err)
+	}
+	e, err := a.verify(ctx, token, inside, r.Client, r.Now)
+	if (errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrForeign)) && !errors.Is(err, errSignature) { // that is charged already
+		a.limiter.charge(r.Client, r.Now)
+	}
+	return e, err
 }
 
 // verify checks a token from the beginning and keeps the result. What costs
 // little comes first: a token that is refused for its claims, as an expired one
-// is, has no signature checked.
-func (a *Authenticator) verify(ctx context.Context, token, client string, now time.Time) (*entry, error) {
-	t, claims, err := a.read(token)
+// is, has no signature checked. Text is the signed token: token itself, or what was
+// encrypted in it.
+func (a *Authenticator) verify(ctx context.Context, token, text, client string, now time.Time) (*entry, error) {
+	t, claims, err := a.read(token, text)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +218,8 @@ func (a *Authenticator) verifySignature(ctx context.Context, t *compact, client 
 
 // read takes the token apart and sees whether it is of our issuer. The issuer is
 // the token's own word at this point: it chooses the keys that must confirm it.
-func (a *Authenticator) read(token string) (*compact, map[string]any, error) {
-	t, err := parseCompact(token)
+func (a *Authenticator) read(token, text string) (*compact, map[string]any, error) {
+	t, err := parseCompact(text)
 	switch {
 	case errors.Is(err, errForm):
 		return nil, nil, fmt.Errorf("%w: %w: %w", authn.ErrForeign, authn.ErrMalformed, err)

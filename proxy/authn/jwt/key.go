@@ -100,7 +100,7 @@ func (h *jwkHead) read(members map[string]any) (*key, error) {
 		return nil, err
 	}
 	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%x %q %q", thumb, h.alg, h.kid))
-	return &key{id: h.kid, alg: h.alg, material: material, print: fingerprint}, nil
+	return &key{id: h.kid, alg: h.alg, material: material, print: fingerprint, thumbprint: thumb}, nil
 }
 
 // check refuses keys that a signature must not be trusted with.

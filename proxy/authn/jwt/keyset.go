@@ -32,6 +32,8 @@ type key struct {
 	material any    // *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey, or []byte of a shared secret
 	print    [sha256.Size]byte
 
+	thumbprint []byte // RFC 7638 with SHA-256
+
 	// removed is set when a newer key set no longer has the key. Cached tokens
 	// hold their key, so they end with it, and those of other keys stay.
 	removed atomic.Bool

@@ -2,6 +2,9 @@ package jwt
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -16,7 +19,9 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // Inherit takes over the key set of prev, the authenticator of this name in the
 // configuration before, if it comes from the same place: a reload while the
 // issuer is down loses no keys. Call it before Prime and the first request.
+// The memory of DPoP proofs goes on in any case.
 func (a *Authenticator) Inherit(prev *Authenticator) {
+	a.dpop.Inherit(prev.dpop)
 	set := prev.keys.current.Load()
 	if a.fetcher == nil || set == nil || !a.config.sameSource(prev.config) || !a.keys.current.CompareAndSwap(nil, set) {
 		return
@@ -33,23 +38,39 @@ func (a *Authenticator) Prime(ctx context.Context) error { return a.keys.prime(c
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
+	files := slices.Clone(a.config.DecryptionKeysFiles)
 	switch {
 	case a.config.JWKSFile != "":
-		return []string{a.config.JWKSFile}
+		return append(files, a.config.JWKSFile)
 	case a.config.CAFile != "":
-		return []string{a.config.CAFile}
+		return append(files, a.config.CAFile)
 	}
-	return nil
+	return files
 }
 
-// Reload reads the files again. On error what was read before stays.
+// Reload reads the files again. On error what was read before of each stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
+	err := a.loadOpeners()
 	switch {
 	case a.config.JWKSFile != "":
-		return a.keys.refresh(ctx)
+		return errors.Join(err, a.keys.refresh(ctx))
 	case a.config.CAFile != "":
-		return a.fetcher.client.Reload()
+		return errors.Join(err, a.fetcher.client.Reload())
 	}
+	return err
+}
+
+// loadOpeners reads the private keys that tokens are encrypted for.
+func (a *Authenticator) loadOpeners() error {
+	var all []*openerKey
+	for _, name := range a.config.DecryptionKeysFiles {
+		keys, err := readOpenerKeys(name)
+		if err != nil {
+			return fmt.Errorf("decryption_keys_files: %w", err)
+		}
+		all = append(all, keys...)
+	}
+	a.openers.Store(&all)
 	return nil
 }
 

@@ -3,8 +3,11 @@ package jwt
 import (
 	"crypto/tls"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 // What follows reads the members of a JSON object as claims are read here, for
@@ -31,16 +34,28 @@ type Binding string
 // checked here is an error.
 func BindingOf(members map[string]any) (Binding, error) {
 	b, err := bindingOf(members)
-	return Binding(b), err
+	if err == nil && b.key != "" {
+		err = fmt.Errorf("token is bound by %q, whose possession is not checked here", keyMember)
+	}
+	if err != nil {
+		return "", err
+	}
+	return Binding(b.certificate), nil
 }
 
 // Check reports whether the client of this connection holds what the token is bound
 // to. It is to be asked on each request. The error is authn.ErrInvalid.
-func (b Binding) Check(cs *tls.ConnectionState) error { return checkBinding(string(b), cs) }
+func (b Binding) Check(cs *tls.ConnectionState) error { return checkCertificate(string(b), cs) }
 
 // Bearer returns the token of an Authorization value (RFC 6750 section 2.1). The error
 // is authn.ErrNotMine, or authn.ErrInvalid for the scheme without a token.
-func Bearer(authorization string) (string, error) { return bearer(authorization) }
+func Bearer(authorization string) (string, error) {
+	token, proven, err := credential(authorization)
+	if proven {
+		return "", authn.ErrNotMine
+	}
+	return token, err
+}
 
 // MaxToken bounds a bearer token in bytes.
 const MaxToken = maxToken

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/version"
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/resource"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/outbound"
 	"github.com/sallyport/sallyport/proxy/route"
@@ -52,14 +53,19 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	} else if err := g.policy.load(ctx); err != nil {
 		return nil, exit.With(exit.Policy, err)
 	}
+	resources, err := resource.New(cfg.ProtectedResources)
+	if err != nil {
+		return nil, exit.With(exit.Config, cfg.At("protected_resources", err))
+	}
 	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
 		Decider:   g.policy.engine,
 		Chain:     a.chain(g.authenticators),
 		Outbound:  func(r route.Config) (judge.Outbound, error) { return outbound.New(r, outbound.Deps{}) },
-		Endpoints: endpoints(g.authenticators), CredentialHeaders: credentialHeaders(g.authenticators),
-		Gateway:         authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
-		PolicyBodyBytes: int64(cfg.Policy.MaxBodyBytes),
-		Tracer:          a.tracer(),
+		Endpoints: append(endpoints(g.authenticators), resources.Endpoints()...), CredentialHeaders: credentialHeaders(g.authenticators),
+		ResourceMetadata: resources.Metadata,
+		Gateway:          authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
+		PolicyBodyBytes:  int64(cfg.Policy.MaxBodyBytes),
+		Tracer:           a.tracer(),
 	})
 	return g, exit.With(exit.Config, err)
 }

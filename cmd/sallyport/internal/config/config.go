@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/resource"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -45,6 +46,9 @@ type Config struct {
 	// Authenticators establish who sends a request; routes name the ones that
 	// count for them.
 	Authenticators map[string]Authenticator `yaml:"authenticators"`
+	// ProtectedResources are what clients are told of who issues tokens for the APIs
+	// (RFC 9728), under /.well-known/oauth-protected-resource and in challenges.
+	ProtectedResources []resource.Config `yaml:"protected_resources"`
 	// Upstreams are the APIs behind the gateway, by name.
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	// Routes say which requests go where; the first in file order that matches counts.
@@ -188,6 +192,7 @@ func (c *Config) Validate() error {
 		c.validateTLS(),
 		setting.Under("admin", c.Admin.Validate()),
 		c.validateAuthenticators(),
+		setting.Under("protected_resources", resource.Validate(c.ProtectedResources)),
 		setting.Under("policy", c.Policy.Engine.Validate()),
 		setting.Under("policy", c.Policy.Sources.Validate()),
 		setting.Under("decision_log", c.DecisionLog.Validate()),

@@ -58,13 +58,14 @@ async function use(names) {
     }, ...gatewayWithKeys()],
     scopes: ['orders.read', 'orders.write'],
     jwks: { keys },
-    enabledJWA: { idTokenSigningAlgValues: Object.keys(algorithms) },
+    enabledJWA: { idTokenSigningAlgValues: Object.keys(algorithms), dPoPSigningAlgValues: Object.keys(algorithms) },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       introspection: { enabled: true },
       jwtIntrospection: { enabled: true },
       revocation: { enabled: true },
+      dPoP: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_ctx, resource) => ({
