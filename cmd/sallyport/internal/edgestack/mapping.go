@@ -29,9 +29,13 @@ type mapping struct {
 	spec       *section
 }
 
-// inexpressible returns keys that narrow a Mapping in ways that a route cannot.
+// inexpressible returns keys that narrow a Mapping, or make something else of it
+// than forwarding, in ways that a route cannot.
 func inexpressible() []string {
-	return []string{"host_regex", "prefix_regex", "method_regex", "regex_headers", "query_parameters", "regex_query_parameters", "regex_rewrite"}
+	return []string{
+		"host_regex", "prefix_regex", "method_regex", "regex_headers", "query_parameters", "regex_query_parameters",
+		"regex_rewrite", "host_redirect", "path_redirect", "prefix_redirect", "regex_redirect", "shadow",
+	}
 }
 
 // readMapping returns nil if the Mapping is left out.

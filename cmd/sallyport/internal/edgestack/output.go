@@ -155,6 +155,15 @@ func (o *output) guard(r *route, g *guard) {
 		if file, ok := f.auth["client_secret_file"].(string); ok {
 			o.need(file, "the OAuth client's secret")
 		}
+		if f.kind == "oidc" { // what the routes ask for has to be asked for at the login
+			scopes, _ := f.auth["scopes"].([]string)
+			for _, scope := range append([]string{"openid"}, g.scopes...) {
+				if !slices.Contains(scopes, scope) {
+					scopes = append(scopes, scope)
+				}
+			}
+			f.auth["scopes"] = scopes
+		}
 		if len(f.claims) > 0 {
 			o.claims[f.name] = f.claims
 		}
@@ -170,7 +179,7 @@ func (o *output) upstream(m *mapping, contexts map[string]*tlsContext) {
 	if m.connect > 0 {
 		u.ConnectTimeout = m.connect.String()
 	}
-	c := contexts[m.context]
+	c := contextOf(m.context, contexts)
 	if m.context != "" && c == nil {
 		m.spec.differ("tls", "there is no TLSContext %s in these files: the gateway shows the service no certificate", m.context)
 	}
@@ -194,6 +203,21 @@ func (o *output) upstream(m *mapping, contexts map[string]*tlsContext) {
 		}
 	}
 	o.config.Upstreams[m.name] = u
+}
+
+// contextOf finds a TLSContext. Mappings name one without its namespace, and Edge
+// Stack takes it from any.
+func contextOf(key string, contexts map[string]*tlsContext) *tlsContext {
+	if c := contexts[key]; c != nil || key == "" {
+		return c
+	}
+	_, name, _ := strings.Cut(key, "/")
+	for _, other := range slices.Sorted(maps.Keys(contexts)) {
+		if strings.HasSuffix(other, "/"+name) {
+			return contexts[other]
+		}
+	}
+	return nil
 }
 
 // listener gives the one listener the certificates of the first TLSContext that

@@ -65,7 +65,7 @@ func (c *cell) bare(later []*cell) {
 	bare := region{host: c.mapping.region.host, segments: c.mapping.region.segments}
 	for _, l := range later {
 		part, some := bare.and(l.mapping.region)
-		if some && !(l.mapping.over && slices.Equal(part.segments, l.mapping.region.segments)) {
+		if its := !l.mapping.over || !slices.Equal(part.segments, l.mapping.region.segments); some && its {
 			l.all(part)
 		}
 	}
