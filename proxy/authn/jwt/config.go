@@ -50,6 +50,9 @@ type Config struct {
 	// InsecureHTTP allows http:// to hosts other than loopback. Whoever controls
 	// the network can then replace the key set and sign in as anybody.
 	InsecureHTTP bool `yaml:"insecure_http"`
+	// InsecureAllowUnsigned accepts tokens with the algorithm "none", too. Issuer,
+	// audience and times must hold as ever, but anybody can write such a token.
+	InsecureAllowUnsigned bool `yaml:"insecure_allow_unsigned"`
 	// RefreshInterval is the time between two fetches of the key set; a key that
 	// the issuer removed is refused after that time.
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
@@ -116,10 +119,14 @@ func (c Config) filled() Config {
 
 // Insecure returns what weakens the gateway, by key, and what it means.
 func (c *Config) Insecure() map[string]string {
+	out := map[string]string{}
 	if c.InsecureHTTP {
-		return map[string]string{"insecure_http": "whoever controls the network can sign in as anybody"}
+		out["insecure_http"] = "whoever controls the network can sign in as anybody"
 	}
-	return nil
+	if c.InsecureAllowUnsigned {
+		out["insecure_allow_unsigned"] = "whoever can send a request can sign in as anybody"
+	}
+	return out
 }
 
 // Validate reports everything wrong with c.
@@ -184,6 +191,8 @@ func (c Config) validateAlgorithms() error {
 	for _, name := range c.Algorithms {
 		alg, ok := algorithmOf(name)
 		switch {
+		case name == unsignedAlgorithm:
+			errs = append(errs, setting.Problemf("algorithms", "%q is no signature; insecure_allow_unsigned: true accepts tokens that anybody can write", name))
 		case !ok:
 			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(algorithmNames(), ", ")))
 		case alg.family == familyHMAC && c.JWKSFile == "":

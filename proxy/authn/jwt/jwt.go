@@ -187,7 +187,7 @@ func (a *Authenticator) verify(ctx context.Context, token, text, client string, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	k, err := a.verifySignature(ctx, t, client, now)
+	k, err := a.vouch(ctx, t, client, now)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,161 @@
+// Package edgestack turns resources of Ambassador Edge Stack into a configuration
+// and a policy, and says line by line where these mean something else.
+//
+// It owns the reading of those resources and the translation, and neither the
+// configuration's meaning nor any file. Two promises hold whatever it reads: a key
+// that it does not carry over is a difference that is said, and a request that a
+// rule of Edge Stack sends through filters which cannot be carried over is denied
+// rather than let through.
+package edgestack
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+)
+
+// Options are what the resources do not say.
+type Options struct {
+	// Issuers and Audiences are those of the tokens, by the name of the
+	// authenticator; the name "" stands for every other. Edge Stack does not ask for them.
+	Issuers, Audiences map[string]string
+	// AllowUnsigned carries over that a Filter accepts the algorithm "none".
+	AllowUnsigned bool
+	// Kinds are the kinds of authenticators that there are; nil: those of this build.
+	Kinds []string
+}
+
+// File is one file of resources.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Difference is one thing that means something else than it did.
+type Difference struct {
+	File     string
+	Line     int
+	Resource string // "Filter api/jwt"
+	Key      string // below spec
+	Text     string
+}
+
+// String returns the difference as one line for a person.
+func (d Difference) String() string {
+	out := d.File
+	if d.Line > 0 {
+		out = fmt.Sprintf("%s:%d", d.File, d.Line)
+	}
+	for _, part := range []string{d.Resource, d.Key, d.Text} {
+		if part != "" {
+			out += ": " + part
+		}
+	}
+	return out
+}
+
+// Needed is a file that the configuration names and somebody has to put there.
+type Needed struct{ Path, Content string }
+
+// Result is what was made.
+type Result struct {
+	Config      []byte
+	Policy      []byte // Rego
+	Files       []Needed
+	Differences []Difference
+}
+
+// PolicyFile is where the configuration looks for the policy, relative to itself.
+const PolicyFile = "policies/edge_stack.rego"
+
+// Import translates the resources of all files together. An error means that some
+// of them cannot be read; then there is no result.
+func Import(files []File, opts Options) (*Result, error) {
+	if opts.Kinds == nil {
+		opts.Kinds = kinds()
+	}
+	r := &report{}
+	var all []*resource
+	for _, f := range files {
+		all = append(all, read(f, r)...)
+	}
+	in := sort(all, opts, r)
+	if err := errors.Join(r.errs...); err != nil {
+		return nil, err
+	}
+	out := &output{opts: opts, report: r}
+	out.build(in)
+	res := &Result{Policy: out.rego(), Files: out.files}
+	var err error
+	if res.Config, err = out.yaml(); err != nil {
+		return nil, err
+	}
+	at := func(name string) int { return slices.IndexFunc(files, func(f File) bool { return f.Name == name }) }
+	slices.SortStableFunc(r.differences, func(a, b Difference) int {
+		return cmp.Or(cmp.Compare(at(a.File), at(b.File)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key))
+	})
+	res.Differences = r.differences
+	return res, nil
+}
+
+// kinds are the keys of an authenticator in this build.
+func kinds() (out []string) {
+	for f := range reflect.TypeFor[config.Authenticator]().Fields() {
+		out = append(out, f.Tag.Get("yaml"))
+	}
+	return out
+}
+
+// inputs are the resources by what they are for.
+type inputs struct {
+	filters  map[string]*filter // by namespace/name
+	rules    []*rule
+	mappings []*mapping
+	contexts map[string]*tlsContext // by namespace/name
+}
+
+// sort reads each resource by its kind.
+func sort(all []*resource, opts Options, r *report) inputs {
+	in := inputs{filters: map[string]*filter{}, contexts: map[string]*tlsContext{}}
+	names := namesOf(all)
+	policies := 0
+	for _, res := range all {
+		switch res.kind {
+		case "Filter":
+			in.filters[res.key()] = readFilter(res, names[res], opts)
+		case "FilterPolicy":
+			if policies++; policies > 1 {
+				res.spec.differ("rules", "the rules of several FilterPolicies are in the order in which they were read; Edge Stack has its own order")
+			}
+			in.rules = append(in.rules, readRules(res)...)
+		case "Mapping":
+			if m := readMapping(res, names[res]); m != nil {
+				in.mappings = append(in.mappings, m)
+			}
+		case "TLSContext":
+			in.contexts[res.key()] = readTLSContext(res)
+		default:
+			r.differences = append(r.differences, Difference{res.file, res.line, res.title(), "", "is not carried over: " + advice(res.kind)})
+		}
+	}
+	return in
+}
+
+// advice says what to do about a kind that is not translated.
+func advice(kind string) string {
+	switch kind {
+	case "Host", "Listener":
+		return "say the address and the certificates in listeners"
+	case "RateLimit", "RateLimitService":
+		return "there are no rate limits of this kind; keep them in front of the gateway"
+	case "Module":
+		return "it changes all of Edge Stack; go through its keys"
+	case "":
+		return "it has no kind"
+	}
+	return "this kind is not known"
+}
