@@ -35,7 +35,7 @@ func TestGenerated(t *testing.T) {
 		JWT:           new(jwt.Default()),
 		Introspection: new(introspection.Default()),
 		Kubernetes:    new(kubernetes.Default()),
-		MTLS:          &mtls.Config{},
+		MTLS:          &mtls.Config{Forwarded: &mtls.Forwarded{}},
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
