@@ -441,3 +441,19 @@ func TestMissingFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestReasons: what an error response may tell the client is told apart.
+func TestReasons(t *testing.T) {
+	a := newAPIServer(t).open(nil)
+	for name, tt := range map[string]struct {
+		change map[string]any
+		want   error
+	}{
+		"expired":          {map[string]any{"exp": now.Unix()}, authn.ErrExpired},
+		"another audience": {map[string]any{"aud": "billing"}, authn.ErrAudience},
+	} {
+		if _, err := a.Authenticate(t.Context(), request(token(t, tt.change))); !errors.Is(err, tt.want) || !errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}

@@ -45,7 +45,7 @@ func (a *Authenticator) peek(token string, now time.Time) (*peeked, error) {
 			return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 		}
 		if !now.Before(p.expires) {
-			return nil, fmt.Errorf("%w: expired at %s", authn.ErrInvalid, p.expires.UTC().Format(time.RFC3339))
+			return nil, fmt.Errorf("%w: %w at %s", authn.ErrInvalid, authn.ErrExpired, p.expires.UTC().Format(time.RFC3339))
 		}
 	}
 	return p, a.peekAudience(claims)
@@ -59,7 +59,7 @@ func (a *Authenticator) peekAudience(claims map[string]any) error {
 		return fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
 	if audiences != nil && !slices.ContainsFunc(audiences, a.ourAudience) {
-		return fmt.Errorf("%w: token is for audience %.64q", authn.ErrInvalid, audiences)
+		return fmt.Errorf("%w: %w %.64q", authn.ErrInvalid, authn.ErrAudience, audiences)
 	}
 	return nil
 }
