@@ -17,7 +17,8 @@ type clients struct {
 	// trust is a digest of the authorities and revocation lists. Sessions carry
 	// it, and are resumed only while it is the same.
 	trust [sha256.Size]byte
-	crls  *revocations // nil: revocation is not checked
+	crls  *revocations // nil: there are no lists to look into
+	ocsp  *statuses    // nil: no responder is asked
 	now   func() time.Time
 }
 
@@ -59,10 +60,15 @@ func (c *clients) verifyConnection(cs tls.ConnectionState) error {
 			return err
 		}
 	}
-	if c.crls == nil {
+	if c.crls != nil {
+		if err := c.crls.check(cs.VerifiedChains, c.now()); err != nil {
+			return err
+		}
+	}
+	if c.ocsp == nil {
 		return nil
 	}
-	return c.crls.check(cs.VerifiedChains, c.now())
+	return c.ocsp.check(cs.VerifiedChains[0])
 }
 
 // verifyAgain verifies a chain that an earlier handshake verified, with today's

@@ -26,6 +26,9 @@ type Config struct {
 	// issued a certificate of the client's chain must have a list that is current:
 	// a client whose revocation is unknown is refused.
 	CRLFiles []string `yaml:"crl_files" sallyport:"path"`
+	// OCSP asks the responder of the client's authority whether its certificate is
+	// revoked, in addition to crl_files.
+	OCSP OCSP `yaml:"ocsp"`
 }
 
 // Values of client_auth.
@@ -47,7 +50,7 @@ func (c Config) Validate() error {
 	if _, ok := minVersion(c.MinVersion); !ok {
 		errs = append(errs, setting.Problemf("min_version", "%q is neither 1.2 nor 1.3", c.MinVersion))
 	}
-	return errors.Join(append(errs, c.validateClients())...)
+	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()))...)
 }
 
 func (c Config) validateClients() error {
@@ -66,6 +69,9 @@ func (c Config) validateClients() error {
 	}
 	if len(c.CRLFiles) > 0 && c.ClientCAFile == "" {
 		errs = append(errs, setting.Problemf("crl_files", "has no effect without client_ca_file"))
+	}
+	if c.OCSP.on() && c.ClientCAFile == "" {
+		errs = append(errs, setting.Problemf("ocsp.mode", "has no effect without client_ca_file"))
 	}
 	return errors.Join(errs...)
 }

@@ -80,6 +80,19 @@ func loadAuthorities(name string) ([]*x509.Certificate, []byte, error) {
 	return list, data, nil
 }
 
+// Authorities reads a PEM file of authorities, as client_ca_file of a listener is read.
+func Authorities(name string) (*x509.CertPool, error) {
+	list, _, err := loadAuthorities(name)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, a := range list {
+		pool.AddCert(a)
+	}
+	return pool, nil
+}
+
 func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var list []*x509.Certificate
 	for {

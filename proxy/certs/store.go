@@ -22,6 +22,7 @@ type Store struct {
 	config  Config
 	deps    Deps
 	base    *tls.Config // owns the session ticket keys, which Go renews daily
+	ocsp    *statuses   // nil: no responder is asked
 	current atomic.Pointer[state]
 }
 
@@ -40,6 +41,10 @@ func New(c Config, deps Deps) (*Store, error) {
 		deps.NextProtos = []string{"http/1.1"}
 	}
 	s := &Store{config: c, deps: deps}
+	var err error
+	if s.ocsp, err = newStatuses(c.OCSP, deps); err != nil {
+		return nil, err
+	}
 	st, err := load(c, deps.Now)
 	if err != nil {
 		return nil, err
@@ -111,6 +116,7 @@ func (s *Store) use(ctx context.Context, st *state) {
 	st.config.GetConfigForClient, st.config.GetCertificate = nil, nil
 	st.config.Certificates = []tls.Certificate{*st.certificate}
 	if st.clients != nil {
+		st.clients.ocsp = s.ocsp
 		st.config.ClientCAs = st.clients.pool
 		st.config.VerifyConnection = st.clients.verifyConnection
 		st.config.WrapSession = st.clients.wrapSession(s.base)

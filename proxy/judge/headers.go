@@ -33,7 +33,7 @@ var identityHeaders = []string{
 	"x-http-method", "x-http-method-override", "x-method-override", "x-request-id",
 }
 
-var forwardedHeaders = []string{"forwarded", "x-real-ip", "true-client-ip", "x-client-ip", "x-cluster-client-ip"}
+var forwardedHeaders = []string{"forwarded", "x-real-ip", "true-client-ip", "x-client-ip", "x-cluster-client-ip", "client-cert", "client-cert-chain"}
 
 var credentialHeaders = []string{
 	"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token", "x-access-token",
@@ -127,7 +127,7 @@ func (a *Arrival) admissible(c classes, trusted bool) *Arrival {
 		case identity:
 			return true
 		case forwarded:
-			return !trusted || containsFold(names, name) || fold(name) == forwardedCertificate && !a.verified()
+			return !trusted || containsFold(names, name) || certifies(fold(name)) && !a.verified()
 		}
 		return containsFold(names, name)
 	}
@@ -145,9 +145,12 @@ func (a *Arrival) admissible(c classes, trusted bool) *Arrival {
 	return &out
 }
 
-// forwardedCertificate counts only from a peer that has itself shown a
-// certificate: whoever can reach the port of a plain one could write anything.
-const forwardedCertificate = "x-forwarded-client-cert"
+// certifies reports whether a folded name is one of a forwarded certificate (Envoy's,
+// and RFC 9440). They count only from a peer that has itself shown a certificate:
+// whoever can reach the port of a plain one could write anything.
+func certifies(name string) bool {
+	return name == "x-forwarded-client-cert" || name == "client-cert" || name == "client-cert-chain"
+}
 
 // verified reports whether the peer of the connection has shown a certificate.
 func (a *Arrival) verified() bool { return a.TLS != nil && len(a.TLS.VerifiedChains) > 0 }

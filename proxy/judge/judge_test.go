@@ -334,11 +334,16 @@ func TestForwardedCertificateNeedsOne(t *testing.T) {
 		"no certificate": {&tls.ConnectionState{}, false},
 		"mutual":         {&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}, true},
 	} {
-		a := arrival("GET", "/v1/orders/1", authz.Header{Name: "x-forwarded-client-cert", Value: "Hash=1"})
-		a.Listener.Trusted, a.TLS = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, tc.tls
-		v := newJudge(t, &authz.Decision{Allow: true}).Judge(context.Background(), a)
-		if got := slices.ContainsFunc(v.Forward.Headers, func(h authz.Header) bool { return h.Name == "x-forwarded-client-cert" }); got != tc.want {
-			t.Errorf("%s: forwarded %v, want %v", name, got, tc.want)
+		for _, header := range []string{"x-forwarded-client-cert", "client-cert", "client-cert-chain"} {
+			for from, trusted := range map[string]bool{"192.0.2.0/24": true, "203.0.113.0/24": false} {
+				a := arrival("GET", "/v1/orders/1", authz.Header{Name: header, Value: "Hash=1"})
+				a.Listener.Trusted, a.TLS = []netip.Prefix{netip.MustParsePrefix(from)}, tc.tls
+				v := newJudge(t, &authz.Decision{Allow: true}).Judge(context.Background(), a)
+				got := slices.ContainsFunc(v.Forward.Headers, func(h authz.Header) bool { return h.Name == header })
+				if want := tc.want && trusted; got != want {
+					t.Errorf("%s, %s, trusted %v: forwarded %v, want %v", name, header, trusted, got, want)
+				}
+			}
 		}
 	}
 }

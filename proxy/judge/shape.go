@@ -97,6 +97,8 @@ func singleton(name string) uint {
 		return 1 << 13
 	case "x-api-key":
 		return 1 << 14
+	case "client-cert":
+		return 1 << 15
 	}
 	return 0
 }

@@ -24,6 +24,10 @@ import (
 const (
 	handshakeTimeout = 5 * time.Second
 	maxRedirects     = 3
+	// A connection on which nothing arrives for so long is tried, and closed if nobody
+	// is there: over HTTP/2, questions would go on into the void of one whose other end
+	// vanished without a word.
+	pingAfter = 10 * time.Second
 )
 
 // Config is where to and by which files a Client connects.
@@ -65,6 +69,7 @@ func (c *Client) Reload() error {
 		TLSClientConfig:        trust,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: handshakeTimeout},
 		MaxIdleConns:           c.config.Connections,
 		MaxIdleConnsPerHost:    c.config.Connections,
 		IdleConnTimeout:        30 * time.Second,

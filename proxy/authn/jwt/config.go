@@ -27,6 +27,9 @@ type Config struct {
 	// JWKSFile is a file with the issuer's key set. Only a file may hold a
 	// symmetric key.
 	JWKSFile string `yaml:"jwks_file" sallyport:"path"`
+	// JWKSTokenFile holds a bearer token for the server of jwks_url, for key sets that
+	// are not public, such as those of Kubernetes. It is read before each fetch.
+	JWKSTokenFile string `yaml:"jwks_token_file" sallyport:"path"`
 	// CAFile holds the PEM certificates that the issuer's server is verified
 	// with instead of the system's.
 	CAFile string `yaml:"ca_file" sallyport:"path"`
@@ -154,7 +157,7 @@ func (c Config) validateIssuer() error {
 // sameSource reports whether the key sets of c and o come from the same place.
 func (c Config) sameSource(o Config) bool {
 	return c.Issuer == o.Issuer && c.JWKSURL == o.JWKSURL && c.JWKSFile == o.JWKSFile &&
-		c.CAFile == o.CAFile && c.InsecureHTTP == o.InsecureHTTP
+		c.JWKSTokenFile == o.JWKSTokenFile && c.CAFile == o.CAFile && c.InsecureHTTP == o.InsecureHTTP
 }
 
 func (c Config) discovers() bool { return c.JWKSURL == "" && c.JWKSFile == "" }
@@ -166,6 +169,12 @@ func (c Config) validateSource() error {
 	}
 	if c.JWKSURL != "" && c.JWKSFile != "" {
 		errs = append(errs, setting.Problemf("jwks_file", "cannot be set together with jwks_url: key sets are never merged"))
+	}
+	if c.JWKSTokenFile != "" && c.JWKSURL == "" {
+		errs = append(errs, setting.Problemf("jwks_token_file", "needs jwks_url: a token goes to an address that you wrote down, not to a discovered one"))
+	}
+	if c.JWKSTokenFile != "" && c.InsecureHTTP {
+		errs = append(errs, setting.Problemf("jwks_token_file", "cannot be set together with insecure_http: whoever controls the network could take the token"))
 	}
 	if c.CAFile != "" && c.JWKSFile != "" {
 		errs = append(errs, setting.Problemf("ca_file", "is not used with jwks_file: nothing is fetched"))

@@ -30,6 +30,11 @@ func TestValidate(t *testing.T) {
 		{"password in the URL", func(c *Config) { c.JWKSURL = "https://u:p@idp.example/keys" }, []string{"jwks_url"}},
 		{"two sources", func(c *Config) { c.JWKSURL, c.JWKSFile = "https://idp.example/keys", "keys.json" }, []string{"jwks_file"}},
 		{"CA without a fetch", func(c *Config) { c.JWKSFile, c.CAFile = "keys.json", "ca.pem" }, []string{"ca_file"}},
+		{"token for a key set", func(c *Config) { c.JWKSURL, c.JWKSTokenFile = "https://idp.example/keys", "token" }, nil},
+		{"token for a discovered address", func(c *Config) { c.JWKSTokenFile = "token" }, []string{"jwks_token_file"}},
+		{"token in the clear", func(c *Config) {
+			c.JWKSURL, c.JWKSTokenFile, c.InsecureHTTP = "http://idp.example/keys", "token", true
+		}, []string{"jwks_token_file"}},
 		{"no audience", func(c *Config) { c.Audiences = nil }, []string{"audiences"}},
 		{"empty audience", func(c *Config) { c.Audiences = []string{""} }, []string{"audiences"}},
 		{"alg none", func(c *Config) { c.Algorithms = []string{"none"} }, []string{"algorithms"}},

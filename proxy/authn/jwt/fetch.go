@@ -18,13 +18,34 @@ const fetchTimeout = 5 * time.Second // for discovery and key set together
 type fetcher struct {
 	issuer   string
 	url      string // empty: discovered from issuer
+	token    string // file with a bearer token for url; empty: none is shown
 	insecure bool
 	client   *fetch.Client
 }
 
 func newFetcher(c Config) (*fetcher, error) {
 	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: 2})
-	return &fetcher{issuer: c.Issuer, url: c.JWKSURL, insecure: c.InsecureHTTP, client: client}, err
+	f := &fetcher{issuer: c.Issuer, url: c.JWKSURL, token: c.JWKSTokenFile, insecure: c.InsecureHTTP, client: client}
+	if err == nil {
+		_, err = f.ownToken()
+	}
+	return f, err
+}
+
+// ownToken reads the token that the server of the key set is shown, empty for none.
+func (f *fetcher) ownToken() (string, error) {
+	if f.token == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(f.token)
+	if err != nil {
+		return "", fmt.Errorf("read token for the key set of %s: %w", f.issuer, err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" || strings.ContainsAny(token, " \t\r\n") {
+		return "", fmt.Errorf("read token for the key set of %s: %s does not hold one token", f.issuer, f.token)
+	}
+	return token, nil
 }
 
 // load fetches the key set.
@@ -76,6 +97,13 @@ func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	token, err := f.ownToken()
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	resp, err := f.client.Do(req)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -150,4 +152,51 @@ func (spaces) Read(p []byte) (int, error) {
 		p[i] = ' '
 	}
 	return len(p), nil
+}
+
+// TestJWKSToken: a key set that is not public is fetched with the token that the file
+// holds at that time.
+func TestJWKSToken(t *testing.T) {
+	key := newSigner(t, "k1", "ES256")
+	is := newIssuer(t, key)
+	good := jwks(t, key)
+	var known atomic.Value
+	known.Store("first")
+	is.answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+known.Load().(string) {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, good)
+	})
+	c := is.config()
+	c.JWKSTokenFile = filepath.Join(t.TempDir(), "token")
+	if _, err := New("corp", c, Deps{}); err == nil {
+		t.Error("New returned no error although the token is missing")
+	}
+	hold := func(text string) {
+		if err := os.WriteFile(c.JWKSTokenFile, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold("first\n")
+	a := start(t, c)
+	if err := a.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+		t.Error(err)
+	}
+	known.Store("second")
+	if err := a.keys.refresh(t.Context()); err == nil {
+		t.Error("the old token was accepted")
+	}
+	hold("second")
+	if err := a.keys.refresh(t.Context()); err != nil {
+		t.Error(err)
+	}
+	hold("two words")
+	if err := a.keys.refresh(t.Context()); err == nil {
+		t.Error("a file that is no token was used")
+	}
 }

@@ -18,30 +18,86 @@ type Config struct {
 	// AllowedSubjects are distinguished names in RFC 2253 form or common names,
 	// compared exactly, for certificates without alternative names.
 	AllowedSubjects []string `yaml:"allowed_subjects"`
+	// Forwarded takes the client's certificate from a header that a proxy in front of
+	// the gateway sets. The connection's own certificate, which is the proxy's, is then
+	// never taken for the client's.
+	Forwarded *Forwarded `yaml:"forwarded"`
 }
+
+// Forwarded says whose word counts for a client's certificate. The proxy must be in
+// trusted_proxies of the listener and show a certificate of its own.
+type Forwarded struct {
+	// Header is xfcc (X-Forwarded-Client-Cert as Envoy sends it) or rfc9440 (Client-Cert
+	// and Client-Cert-Chain). Have the proxy replace it, never append to what a client
+	// sent: more than one certificate is refused.
+	Header string `yaml:"header"`
+	// From are patterns, as in allowed_sans, one of which the proxy's own certificate
+	// must match: other holders of a certificate cannot speak for clients.
+	From []string `yaml:"from"`
+	// ClientCAFile holds the PEM certificates of the authorities that the forwarded
+	// certificate is verified with again; it is then needed in full (Cert or Chain of
+	// xfcc). Without it, with xfcc only, URI and DNS count as the proxy reports them.
+	ClientCAFile string `yaml:"client_ca_file" sallyport:"path"`
+}
+
+// Values of forwarded.header.
+const (
+	headerXFCC    = "xfcc"
+	headerRFC9440 = "rfc9440"
+)
 
 // Validate reports everything wrong with c.
 func (c Config) Validate() error {
 	_, err := c.parse()
-	return err
+	return errors.Join(err, c.validateForwarded())
+}
+
+func (c Config) validateForwarded() error {
+	f := c.Forwarded
+	if f == nil {
+		return nil
+	}
+	var errs []error
+	switch {
+	case f.Header != headerXFCC && f.Header != headerRFC9440:
+		errs = append(errs, setting.Problemf("forwarded.header", "%q is not xfcc or rfc9440", f.Header))
+	case f.Header == headerRFC9440 && f.ClientCAFile == "":
+		errs = append(errs, setting.Problemf("forwarded.client_ca_file", "is missing: the header holds the certificate, and nothing says which are good"))
+	}
+	if len(f.From) == 0 {
+		errs = append(errs, setting.Problemf("forwarded.from", "is missing: name the proxies whose word counts, by their certificates' names"))
+	}
+	if len(c.AllowedSubjects) > 0 && f.ClientCAFile == "" {
+		errs = append(errs, setting.Problemf("allowed_subjects", "needs forwarded.client_ca_file: a subject is taken from a whole certificate only"))
+	}
+	_, err := parsePatterns("forwarded.from", f.From)
+	return errors.Join(append(errs, err)...)
 }
 
 func (c Config) parse() ([]pattern, error) {
 	var errs []error
-	var patterns []pattern
-	for _, text := range c.AllowedSANs {
-		p, err := parsePattern(text)
-		if err != nil {
-			errs = append(errs, setting.Problemf("allowed_sans", "%q %w", text, err))
-			continue
-		}
-		patterns = append(patterns, p)
+	patterns, err := parsePatterns("allowed_sans", c.AllowedSANs)
+	if err != nil {
+		errs = append(errs, err)
 	}
 	if len(c.AllowedSANs)+len(c.AllowedSubjects) == 0 {
 		errs = append(errs, setting.Problemf("allowed_sans", `is missing; "**" is every certificate that the listener's authorities issued`))
 	}
 	if slices.Contains(c.AllowedSubjects, "") {
 		errs = append(errs, setting.Problemf("allowed_subjects", "contains an empty value"))
+	}
+	return patterns, errors.Join(errs...)
+}
+
+func parsePatterns(key string, texts []string) (patterns []pattern, err error) {
+	var errs []error
+	for _, text := range texts {
+		p, err := parsePattern(text)
+		if err != nil {
+			errs = append(errs, setting.Problemf(key, "%q %w", text, err))
+			continue
+		}
+		patterns = append(patterns, p)
 	}
 	return patterns, errors.Join(errs...)
 }

@@ -1,10 +1,10 @@
 // Package mtls authenticates requests by the client certificate of their own
-// TLS connection. It owns the choice of which verified certificates may enter
-// and what their subject is called.
+// TLS connection, or by one that a proxy which itself showed a certificate
+// forwards in a header. It owns the choice of which verified certificates may
+// enter, what their subject is called, and whose word counts for a forwarded one.
 //
-// It never looks at a header: a certificate that a proxy in front forwards is
-// that proxy's word. It does not verify chains and revocation: the handshake did,
-// with what package certs holds.
+// It does not verify the chains and the revocation of connections: the handshake
+// did, with what package certs holds.
 package mtls
 
 import (
@@ -30,10 +30,15 @@ type Authenticator struct {
 	patterns []pattern
 	subjects map[string]bool
 	recent   *recent
+
+	forwarded *forwarded // nil: the connection's own certificate counts
 }
 
 // New makes an authenticator that the configuration calls name.
 func New(name string, c Config) (*Authenticator, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
 	patterns, err := c.parse()
 	if err != nil {
 		return nil, err
@@ -42,11 +47,18 @@ func New(name string, c Config) (*Authenticator, error) {
 	for _, s := range c.AllowedSubjects {
 		a.subjects[s] = true
 	}
-	return a, nil
+	if c.Forwarded != nil {
+		a.forwarded, err = newForwarded(*c.Forwarded)
+	}
+	return a, err
 }
 
-// Authenticate returns the identity of the connection's certificate.
+// Authenticate returns the identity of the connection's certificate, or of the
+// forwarded one if it is configured so.
 func (a *Authenticator) Authenticate(_ context.Context, r *authn.Request) (*authz.Identity, error) {
+	if a.forwarded != nil {
+		return a.authenticateForwarded(r)
+	}
 	leaf, err := leafOf(r.TLS)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ocsp"
 )
 
 // CA is an authority, a root or an intermediate.
@@ -140,6 +142,27 @@ func (ca *CA) SignRevocationList(t testing.TB, change func(*x509.RevocationList)
 		t.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+// SignOCSP returns what a responder answers about a certificate (RFC 6960): good for an
+// hour around now, unless change says otherwise. It is signed by ca, or by another
+// certificate, which is then sent along.
+func (ca *CA) SignOCSP(t testing.TB, about *big.Int, by *tls.Certificate, change func(*ocsp.Response)) []byte {
+	t.Helper()
+	template := ocsp.Response{SerialNumber: about, Status: ocsp.Good, ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour)}
+	responder, key := ca.Certificate, ca.key
+	if by != nil {
+		template.Certificate, responder = by.Leaf, by.Leaf
+		key, _ = by.PrivateKey.(crypto.Signer)
+	}
+	if change != nil {
+		change(&template)
+	}
+	der, err := ocsp.CreateResponse(ca.Certificate, responder, template, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // PEM returns the authority's certificate.

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/judge"
 )
@@ -62,6 +63,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = jwt.New(name, *c.JWT, jwt.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.Introspection != nil:
 		made, err = introspection.New(name, *c.Introspection, introspection.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+	case c.Kubernetes != nil:
+		made, err = kubernetes.New(name, *c.Kubernetes, kubernetes.Deps{Meter: a.telemetry.Meter})
 	case c.MTLS != nil:
 		made, err = mtls.New(name, *c.MTLS)
 	default:

@@ -96,6 +96,7 @@ func TestMetricsPage(t *testing.T) {
 	r := &registrations{rows: map[string]string{}}
 	dir := files(t)
 	withOpaqueTokens(t, dir)
+	addMechanisms(t, dir)
 	a, err := New(t.Context(), Options{
 		ConfigFile: filepath.Join(dir, "sallyport.yaml"), Stdout: io.Discard, Stderr: io.Discard,
 		meter: func(m metric.Meter) metric.Meter { r.Meter = m; return r },
@@ -126,5 +127,26 @@ func TestMetricsPage(t *testing.T) {
 	}
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s is not what the gateway registers (%v); run make generate", file, err)
+	}
+}
+
+// addMechanisms adds to the configuration an authenticator of each kind that has
+// metrics and that the demo does without.
+func addMechanisms(t *testing.T, dir string) {
+	t.Helper()
+	file := filepath.Join(dir, "sallyport.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = "authenticators:\n"
+	if !strings.Contains(string(text), begin) {
+		t.Fatalf("%s has no %q", file, begin)
+	}
+	added := strings.Replace(string(text), begin, begin+"  cluster: {kubernetes: {token_file: own-token, ca_file: \"\", audiences: [orders]}}\n", 1)
+	for name, content := range map[string]string{"sallyport.yaml": added, "own-token": "token"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

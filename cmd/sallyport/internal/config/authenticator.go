@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 )
 
@@ -20,6 +21,8 @@ type Authenticator struct {
 	// Introspection asks the provider that issued a bearer token about it, for tokens
 	// that say nothing by themselves.
 	Introspection *introspection.Config `yaml:"introspection"`
+	// Kubernetes asks a cluster's API server about service account tokens.
+	Kubernetes *kubernetes.Config `yaml:"kubernetes"`
 	// MTLS takes the identity from the client's certificate.
 	MTLS *mtls.Config `yaml:"mtls"`
 	// Anonymous lets requests without a credential reach the policy.

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/route"
@@ -33,7 +34,8 @@ func TestGenerated(t *testing.T) {
 	sample.Authenticators = map[string]config.Authenticator{"NAME": {
 		JWT:           new(jwt.Default()),
 		Introspection: new(introspection.Default()),
-		MTLS:          &mtls.Config{},
+		Kubernetes:    new(kubernetes.Default()),
+		MTLS:          &mtls.Config{Forwarded: &mtls.Forwarded{}},
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}

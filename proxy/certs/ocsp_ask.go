@@ -1,0 +1,96 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/sallyport/sallyport/proxy/authn/fetch"
+)
+
+// maxOCSP bounds an answer in bytes. What responders send, their certificate included,
+// stays under 4 KiB.
+const maxOCSP = 64 << 10
+
+// ask gets an answer that can be relied on.
+func (s *statuses) ask(ctx context.Context, leaf, issuer *x509.Certificate) (*ocsp.Response, error) {
+	to := s.config.ResponderURL
+	if to == "" {
+		if len(leaf.OCSPServer) == 0 {
+			return nil, errors.New("the certificate names no OCSP responder, and responder_url none for it")
+		}
+		to = leaf.OCSPServer[0]
+	}
+	question, err := ocsp.CreateRequest(leaf, issuer, nil)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return nil, errors.New("too many questions to OCSP responders are under way")
+	}
+	data, err := s.post(ctx, to, question)
+	if err != nil {
+		return nil, err
+	}
+	r, err := ocsp.ParseResponseForCert(data, leaf, issuer)
+	if err != nil {
+		return nil, fmt.Errorf("answer of %s: %w", to, err)
+	}
+	if err := checkOCSP(r, issuer, s.now()); err != nil {
+		return nil, fmt.Errorf("answer of %s: %w", to, err)
+	}
+	return r, nil
+}
+
+// post sends a question (RFC 6960 appendix A.1).
+func (s *statuses) post(ctx context.Context, to string, question []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(question))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/ocsp-request")
+	req.Header.Set("Accept", "application/ocsp-response")
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing is written; a read error shows below
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", to, resp.Status)
+	}
+	return fetch.Read(resp.Body, maxOCSP, "answer of "+to)
+}
+
+// checkOCSP checks what parsing did not: that who signed may, and that the answer is of
+// today. A certificate of the same authority is not enough to sign: each client has one
+// (RFC 6960 section 4.2.2.2).
+func checkOCSP(r *ocsp.Response, issuer *x509.Certificate, now time.Time) error {
+	if c := r.Certificate; c != nil && !bytes.Equal(c.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
+		switch {
+		case !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
+			return fmt.Errorf("signed with the certificate of %q, which is not one for OCSP", c.Subject)
+		case now.Before(c.NotBefore) || now.After(c.NotAfter):
+			return fmt.Errorf("signed with the certificate of %q, which is good from %s to %s", c.Subject,
+				c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
+		}
+	}
+	switch {
+	case r.ThisUpdate.After(now.Add(ocspSkew)):
+		return fmt.Errorf("made in the future: %s", r.ThisUpdate.Format(time.RFC3339))
+	case !r.NextUpdate.IsZero() && now.After(r.NextUpdate):
+		return fmt.Errorf("out of date since %s", r.NextUpdate.Format(time.RFC3339))
+	case r.NextUpdate.IsZero() && now.After(r.ThisUpdate.Add(ocspSkew)):
+		return fmt.Errorf("without nextUpdate, and from %s", r.ThisUpdate.Format(time.RFC3339))
+	}
+	return nil
+}
