@@ -35,6 +35,8 @@ type Config struct {
 	ForwardCredentials bool `yaml:"forward_credentials"`
 	// UpstreamHeaders are set on what is forwarded: templates over .token (Raw, Header, Claims, Signature), .identity (subject, issuer, scopes and so on) and .httpRequestHeader; numbers of claims are floating point. What clients send under their names is dropped, also when a template sets nothing.
 	UpstreamHeaders []template.Header `yaml:"upstream_headers"`
+	// IdentityToken shows the upstream a token of the gateway's own that says who an authenticated caller is; the section identity_token says how it is made.
+	IdentityToken *IdentityToken `yaml:"identity_token"`
 	// ErrorResponse is what the gateway's own answers on this route look like; by default they are application/problem+json.
 	ErrorResponse *template.ErrorResponse `yaml:"error_response"`
 	// InputHeaders names credential headers, such as cookie or x-api-key, that the policy may read.
@@ -50,6 +52,12 @@ type Require struct {
 	Scopes []string `yaml:"scopes"`
 	// Audiences are those of which the identity must have one, else 401 invalid_token.
 	Audiences []string `yaml:"audiences"`
+}
+
+// IdentityToken is a route's part of the gateway's own tokens.
+type IdentityToken struct {
+	// Audience is the aud claim; empty: the name of the upstream that the request goes to.
+	Audience string `yaml:"audience"`
 }
 
 // Match is a conjunction: each part that is given must hold.

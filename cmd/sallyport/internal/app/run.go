@@ -114,7 +114,7 @@ func (a *App) targets() []watch.Target {
 			out = append(out, watch.Target{Name: "files of authenticator " + name, Files: r.Files(), Reload: r.Reload})
 		}
 	}
-	return out
+	return append(out, g.outboundTargets()...)
 }
 
 func (a *App) serveAdmin(ctx context.Context, l net.Listener) error {

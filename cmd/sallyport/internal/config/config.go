@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/certs"
+	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -49,6 +50,8 @@ type Config struct {
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	// Routes say which requests go where; the first in file order that matches counts.
 	Routes []route.Config `yaml:"routes" jsonschema:"required"`
+	// IdentityToken is the gateway's own word on who a caller is, for the upstreams of routes that ask for it.
+	IdentityToken *identitytoken.Config `yaml:"identity_token"`
 	// IdentityHeaders are further header names that only the gateway or a policy
 	// sets: what clients send under them is dropped.
 	IdentityHeaders []string `yaml:"identity_headers"`
@@ -157,7 +160,10 @@ func (c *Config) At(key string, err error) error {
 
 // defaults are what elements of lists and mappings start from.
 func defaults() []any {
-	return []any{Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), upstream.Default()}
+	return []any{
+		Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), upstream.Default(),
+		identitytoken.Default(),
+	}
 }
 
 // Validate reports every problem of the values, with keys from the file's root.
@@ -188,6 +194,7 @@ func (c *Config) Validate() error {
 		c.validateTLS(),
 		setting.Under("admin", c.Admin.Validate()),
 		c.validateAuthenticators(),
+		c.validateOutbound(),
 		setting.Under("policy", c.Policy.Engine.Validate()),
 		setting.Under("policy", c.Policy.Sources.Validate()),
 		setting.Under("decision_log", c.DecisionLog.Validate()),
@@ -199,6 +206,9 @@ func (c *Config) Validate() error {
 // Front returns what the HTTP front is built of.
 func (c *Config) Front() proxy.Config {
 	out := proxy.Config{Upstreams: c.Upstreams, Routes: c.Routes, IdentityHeaders: c.IdentityHeaders}
+	if c.IdentityToken != nil {
+		out.IdentityHeaders = append(slices.Clone(c.IdentityHeaders), c.IdentityToken.HeaderName())
+	}
 	for _, l := range c.Listeners {
 		out.Listeners = append(out.Listeners, l.ListenerConfig)
 	}

@@ -168,3 +168,35 @@ func check(t *testing.T, page, piece string) {
 		t.Errorf("%v in:\n%s", err, piece)
 	}
 }
+
+func TestOutboundProblems(t *testing.T) {
+	text := strings.Replace(whole, "    labels: {team: orders}\n", `    upstream_headers:
+      - {name: X-Good, value: "{{ .token.Claims.sub }}"}
+      - {name: X-Bad, value: "{{ .token"}
+      - name: x-gateway
+        value: a
+    identity_token: {}
+    error_response:
+      body_template: |
+        {{ nosuch }}
+`, 1) + `identity_token: {header: X-Gateway}
+`
+	_, err := config.Parse("gw.yaml", []byte(text), none)
+	var got []string
+	for line := range strings.Lines(err.Error()) {
+		got = append(got, strings.TrimSpace(line))
+	}
+	want := []string{
+		`gw.yaml:32: routes[0].upstream_headers[1].value: 1: unclosed action`,
+		`gw.yaml:37: routes[0].error_response.body_template: 1: function "nosuch" not defined`,
+		`gw.yaml:43: identity_token.issuer: is missing: it is what upstreams know the gateway by`,
+		`gw.yaml:33: routes[0].upstream_headers[2].name: x-gateway is what identity_token sets`,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	text = strings.Replace(whole, "    labels: {team: orders}\n", "    identity_token: {}\n", 1)
+	if _, err = config.Parse("gw.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), "routes[0].identity_token: needs the section identity_token") {
+		t.Errorf("got %v", err)
+	}
+}

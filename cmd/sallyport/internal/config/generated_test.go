@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/certs"
+	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -37,6 +38,7 @@ func TestGenerated(t *testing.T) {
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
+	sample.IdentityToken = new(identitytoken.Default())
 	t.Chdir("../../../..") // the comments are found by their package's path below the module
 	s, err := reference.Schema(sample, "Configuration")
 	if err != nil {
