@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/route"
@@ -18,13 +19,16 @@ import (
 
 // Set is what one route shows its upstream. It is safe for concurrent use.
 type Set struct {
-	parts []judge.Outbound
-	owned []string
+	parts     []judge.Outbound
+	owned     []string
+	exchanges bool
 }
 
 // Deps are the parts that routes share. What is nil is not configured.
 type Deps struct {
-	Identity *identitytoken.Issuer
+	Identity    *identitytoken.Issuer
+	Exchanges   map[string]*grant.Exchanger   // by name
+	Credentials map[string]*grant.Credentials // by name
 }
 
 // New returns what a route's upstream is shown, nil if that is nothing.
@@ -43,6 +47,9 @@ func New(r route.Config, deps Deps) (judge.Outbound, error) {
 		}
 		s.add(identity{deps.Identity, r.IdentityToken.Audience}, []string{deps.Identity.Header()})
 	}
+	if err := s.addAuthorization(r, deps); err != nil {
+		return nil, err
+	}
 	if len(s.parts) == 0 {
 		return nil, nil
 	}
@@ -53,6 +60,9 @@ func (s *Set) add(part judge.Outbound, owned []string) {
 	s.parts = append(s.parts, part)
 	s.owned = append(s.owned, owned...)
 }
+
+// Exchanges reports whether a policy may ask for a token exchange.
+func (s *Set) Exchanges() bool { return s.exchanges }
 
 // Owned returns the names of the headers that are not the client's.
 func (s *Set) Owned() []string { return slices.Clone(s.owned) }

@@ -11,7 +11,6 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/version"
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy"
-	"github.com/sallyport/sallyport/proxy/identitytoken"
 )
 
 // generation is all that one configuration is made of. Parts whose configuration
@@ -21,8 +20,8 @@ type generation struct {
 	policy         *policyUnit
 	authenticators map[string]*authenticator
 	front          *proxy.Snapshot
-	identity       *identitytoken.Issuer // nil: upstreams get no token of ours
-	sockets        map[string]*socket    // empty until opened
+	outgoing       *outgoing
+	sockets        map[string]*socket // empty until opened
 }
 
 // build makes everything of a configuration that can be made without opening a
@@ -41,8 +40,8 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	if err = errors.Join(files, err); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}
-	if g.identity, err = identityIssuer(cfg, old); err != nil {
-		return nil, exit.With(exit.Config, cfg.At("identity_token", err))
+	if g.outgoing, err = buildOutgoing(cfg, old); err != nil {
+		return nil, exit.With(exit.Config, err)
 	}
 	if old != nil && sameSource(old.cfg.Policy, cfg.Policy) {
 		g.policy = old.policy
@@ -57,8 +56,8 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
 		Decider:   g.policy.engine,
 		Chain:     a.chain(g.authenticators),
-		Outbound:  g.outbound,
-		Endpoints: g.endpoints(), CredentialHeaders: credentialHeaders(g.authenticators),
+		Outbound:  g.outgoing.of,
+		Endpoints: append(endpoints(g.authenticators), g.outgoing.endpoints()...), CredentialHeaders: credentialHeaders(g.authenticators),
 		Gateway:         authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
 		PolicyBodyBytes: int64(cfg.Policy.MaxBodyBytes),
 		Tracer:          a.tracer(),

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/certs"
+	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -52,6 +53,10 @@ type Config struct {
 	Routes []route.Config `yaml:"routes" jsonschema:"required"`
 	// IdentityToken is the gateway's own word on who a caller is, for the upstreams of routes that ask for it.
 	IdentityToken *identitytoken.Config `yaml:"identity_token"`
+	// TokenExchanges turn callers' tokens into tokens for upstreams (RFC 8693), by name; routes name the one that counts for them.
+	TokenExchanges map[string]grant.ExchangeConfig `yaml:"token_exchanges"`
+	// ClientCredentials are tokens of the gateway's own for upstreams (RFC 6749 section 4.4), by name; routes name the one that counts for them.
+	ClientCredentials map[string]grant.CredentialsConfig `yaml:"client_credentials"`
 	// IdentityHeaders are further header names that only the gateway or a policy
 	// sets: what clients send under them is dropped.
 	IdentityHeaders []string `yaml:"identity_headers"`
@@ -162,7 +167,7 @@ func (c *Config) At(key string, err error) error {
 func defaults() []any {
 	return []any{
 		Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), upstream.Default(),
-		identitytoken.Default(),
+		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}
 }
 

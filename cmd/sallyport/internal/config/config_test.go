@@ -199,4 +199,24 @@ func TestOutboundProblems(t *testing.T) {
 	if _, err = config.Parse("gw.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), "routes[0].identity_token: needs the section identity_token") {
 		t.Errorf("got %v", err)
 	}
+	for change, want := range map[string]string{
+		"    upstream_authorization: exchange\n":                                             "upstream_authorization: exchange needs token_exchange",
+		"    upstream_authorization: client_credentials\n":                                   "upstream_authorization: client_credentials needs the key client_credentials",
+		"    upstream_authorization: all\n":                                                  `upstream_authorization: "all" is not known`,
+		"    upstream_authorization: token\n    forward_credentials: true\n":                 "upstream_authorization: token and forward_credentials: true say two things",
+		"    token_exchange: nobody\n":                                                       `token_exchange: no exchange of token_exchanges is named "nobody"`,
+		"    client_credentials: nobody\n":                                                   `client_credentials: no entry of client_credentials is named "nobody"`,
+		"    upstream_authorization: token\n    upstream_headers: [{name: Authorization}]\n": "upstream_headers[0].name: authorization is what upstream_authorization sets",
+	} {
+		text := strings.Replace(whole, "    labels: {team: orders}\n", change, 1)
+		if _, err := config.Parse("gw.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), "routes[0]."+want) {
+			t.Errorf("%s: got %v", change, err)
+		}
+	}
+	_, err = config.Parse("gw.yaml", []byte(whole+"token_exchanges: {sts: {url: 'http://idp.example', client_id: a, client_secret_file: none}}\n"), none)
+	for _, want := range []string{"gw.yaml:35: token_exchanges.sts.url: is http to a host", "gw.yaml:35: token_exchanges.sts.client_secret_file: read client secret"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,12 @@ func (c *Config) validateOutbound() error {
 	if c.IdentityToken != nil {
 		errs = append(errs, setting.Under("identity_token", c.IdentityToken.Validate()))
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.TokenExchanges)) {
+		errs = append(errs, setting.Under("token_exchanges."+name, c.TokenExchanges[name].Validate()))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.ClientCredentials)) {
+		errs = append(errs, setting.Under("client_credentials."+name, c.ClientCredentials[name].Validate()))
+	}
 	for i := range c.Routes {
 		errs = append(errs, setting.Under(fmt.Sprintf("routes[%d]", i), c.validateRouteOutbound(&c.Routes[i])))
 	}
@@ -31,6 +38,15 @@ func (c *Config) validateRouteOutbound(r *route.Config) error {
 	}
 	if c.IdentityToken != nil {
 		errs = append(errs, setsTwice(r, c.IdentityToken.HeaderName(), "identity_token"))
+	}
+	if _, ok := c.TokenExchanges[r.TokenExchange]; !ok && r.TokenExchange != "" {
+		errs = append(errs, setting.Problemf("token_exchange", "no exchange of token_exchanges is named %q", r.TokenExchange))
+	}
+	if _, ok := c.ClientCredentials[r.ClientCredentials]; !ok && r.ClientCredentials != "" {
+		errs = append(errs, setting.Problemf("client_credentials", "no entry of client_credentials is named %q", r.ClientCredentials))
+	}
+	if r.UpstreamAuthorization != "" && r.UpstreamAuthorization != route.AuthorizationNone {
+		errs = append(errs, setsTwice(r, "authorization", "upstream_authorization"))
 	}
 	return errors.Join(errs...)
 }
