@@ -166,7 +166,8 @@ func (c *Config) At(key string, err error) error {
 // defaults are what elements of lists and mappings start from.
 func defaults() []any {
 	return []any{
-		Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), upstream.Default(),
+		Listener{ListenerConfig: proxy.DefaultListener()},
+		jwt.Default(), introspection.Default(), upstream.Default(),
 		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}
 }
