@@ -16,6 +16,9 @@ type Checking struct {
 	Entrypoints  []string          // rules that must exist, as "gateway/decision"
 	Capabilities *ast.Capabilities // what policies may call; nil: all of OPA
 	FS           fs.FS             // nil: the file system
+	// Exchanges reports whether a route that asks the entrypoint can exchange tokens;
+	// nil: it is not known, and every one may.
+	Exchanges func(entrypoint string) bool
 }
 
 // Check reports everything wrong with the policies of cfg that can be known
@@ -44,7 +47,7 @@ func CheckPaths(ctx context.Context, paths []string, c Checking) []*Problem {
 	}
 	var out []*Problem
 	for _, entrypoint := range c.Entrypoints {
-		out = append(out, t.checkEntrypoint(compiler, entrypoint)...)
+		out = append(out, t.checkEntrypoint(compiler, entrypoint, c.Exchanges == nil || c.Exchanges(entrypoint))...)
 	}
 	return out
 }
@@ -64,7 +67,7 @@ func (t *tree) compileOver(caps *ast.Capabilities, nonEmpty func([]string) (bool
 	return compilation{caps: caps, strict: true, conflicts: nonEmpty, schemas: true}.compile(t.modules)
 }
 
-func (t *tree) checkEntrypoint(compiler *ast.Compiler, entrypoint string) []*Problem {
+func (t *tree) checkEntrypoint(compiler *ast.Compiler, entrypoint string, exchange bool) []*Problem {
 	ref, err := entrypointRef(entrypoint)
 	if err != nil {
 		return []*Problem{{Text: err.Error()}}
@@ -73,7 +76,7 @@ func (t *tree) checkEntrypoint(compiler *ast.Compiler, entrypoint string) []*Pro
 	if len(rules) == 0 {
 		return []*Problem{{Text: fmt.Sprintf("entrypoint %s: no rule %s in the policies", entrypoint, ref)}}
 	}
-	return checkDecision(compiler, entrypoint, ref, t.rules(ref))
+	return checkDecision(compiler, entrypoint, exchange, ref, t.rules(ref))
 }
 
 // rules returns the rules of ref as they were written: compiling moves parts of

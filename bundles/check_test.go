@@ -17,6 +17,7 @@ func check(t *testing.T, entrypoints []string, files ...string) []string {
 	dir := t.TempDir()
 	write(t, dir, files...)
 	problems := bundles.Check(context.Background(), bundles.Config{Paths: []string{dir}}, bundles.Checking{
+		Exchanges:   func(entrypoint string) bool { return entrypoint == "gateway/exchanging" },
 		Entrypoints: entrypoints, Capabilities: newEngine(t).Capabilities(),
 	})
 	var out []string
@@ -54,7 +55,7 @@ func TestCheck(t *testing.T) {
 		},
 		"written obligations": {
 			[]string{"a.rego", "package gateway\n\ndecision := {\n\t\"allow\": true,\n\t\"rate_limit\": {\"key\": \"a\", \"rate\": \"1/s\"},\n\t\"upstream\": {\"token_exchange\": {\"audience\": \"b\"}},\n}\n"},
-			[]string{"a.rego:5:2: rate_limit is not supported by this build", "a.rego:6:15: upstream.token_exchange is not supported by this build"},
+			[]string{"a.rego:5:2: rate_limit is not supported by this build", "a.rego:6:15: upstream.token_exchange: no route that asks this rule has a token_exchange to carry it out with"},
 		},
 		"obligations by a function": {
 			[]string{"a.rego", "package gateway\n\ndecision := limited(\"a\")\n\nlimited(key) := {\"allow\": true, \"rate_limit\": {\"key\": key}}\n"},

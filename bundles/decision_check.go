@@ -17,8 +17,8 @@ import (
 // checkDecision looks for obligations that this build cannot carry out, and at
 // what the compiler inferred about the entrypoint's value, which sees through
 // functions: a member that no decision has would be a policy fault on each request.
-func checkDecision(compiler *ast.Compiler, entrypoint string, ref ast.Ref, rules []*ast.Rule) []*Problem {
-	out := flatten(engine.CheckObligations(compiler, entrypoint))
+func checkDecision(compiler *ast.Compiler, entrypoint string, exchange bool, ref ast.Ref, rules []*ast.Rule) []*Problem {
+	out := flatten(engine.CheckObligations(compiler, exchange, entrypoint))
 	known := decisionMembers()
 	for _, member := range inferredMembers(compiler.TypeEnv.GetByRef(ref), "") {
 		if closedParent(known, member) && !slices.Contains(known, member) {

@@ -94,8 +94,6 @@ func (e *Engine) unsupported(d *authz.Decision) *authz.Fault {
 // implemented refuses the obligations whose machinery the gateway does not have.
 func implemented(d *authz.Decision) error {
 	switch {
-	case d.Upstream.TokenExchange != nil:
-		return errors.New("upstream.token_exchange is not available")
 	case d.RateLimit != nil:
 		return errors.New("rate_limit is not available")
 	case d.Challenge != nil && (d.Challenge.ACRValues != "" || d.Challenge.MaxAge >= 0):

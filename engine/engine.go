@@ -34,8 +34,8 @@ type Deps struct {
 	Now     func() time.Time
 	// Supported returns an error for a decision with an obligation that this
 	// gateway cannot carry out; such a decision is a policy fault. Nil refuses
-	// what has no machinery yet: token_exchange, rate_limit, and a challenge to
-	// log in again.
+	// what has no machinery yet: rate_limit, and a challenge to log in again. Who
+	// carries decisions out refuses what its own configuration lacks.
 	Supported func(*authz.Decision) error
 	// Runtime is what opa.runtime() returns, where that is allowed.
 	Runtime *ast.Term

@@ -26,8 +26,9 @@ func (e *UnsupportedObligationError) Error() string {
 // CheckObligations looks through the rules that the entrypoints can reach for
 // obligations that would be a policy fault at run time, and reports each place as
 // a joined UnsupportedObligationError. It sees literal names; a name that a policy
-// computes is still refused when it decides.
-func CheckObligations(c *ast.Compiler, entrypoints ...string) error {
+// computes is still refused when it decides. Exchange says that the routes that ask
+// these rules can exchange tokens.
+func CheckObligations(c *ast.Compiler, exchange bool, entrypoints ...string) error {
 	var found []*UnsupportedObligationError
 	seen := map[*ast.Rule]struct{}{}
 	for _, path := range entrypoints {
@@ -41,6 +42,9 @@ func CheckObligations(c *ast.Compiler, entrypoints ...string) error {
 				found = append(found, unsupportedIn(rule)...)
 			}
 		}
+	}
+	if exchange {
+		found = slices.DeleteFunc(found, func(e *UnsupportedObligationError) bool { return e.Key == tokenExchange })
 	}
 	slices.SortFunc(found, func(a, b *UnsupportedObligationError) int {
 		return cmp.Or(a.Location.Compare(b.Location), cmp.Compare(a.Key, b.Key))
@@ -78,10 +82,12 @@ func unsupportedIn(rule *ast.Rule) (found []*UnsupportedObligationError) {
 	return found
 }
 
+const tokenExchange = "upstream.token_exchange"
+
 func unsupportedKey(term *ast.Term) (string, bool) {
 	switch s, _ := term.Value.(ast.String); s {
 	case "token_exchange":
-		return "upstream.token_exchange", true
+		return tokenExchange, true
 	case "rate_limit":
 		return "rate_limit", true
 	}

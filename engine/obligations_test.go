@@ -28,7 +28,7 @@ members.rate_limit := 1
 
 unreached := {"rate_limit": 1}
 `
-	err := engine.CheckObligations(compile(t, policy), "gateway/decision", "gateway/members")
+	err := engine.CheckObligations(compile(t, policy), false, "gateway/decision", "gateway/members")
 	got := strings.Split(err.Error(), "\n")
 	want := []string{
 		"policy0.rego:3: rate_limit is not available",
@@ -39,14 +39,18 @@ unreached := {"rate_limit": 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	err = engine.CheckObligations(compile(t, policy), true, "gateway/decision", "gateway/members")
+	if diff := cmp.Diff(append(want[:2:2], want[3:]...), strings.Split(err.Error(), "\n")); diff != "" {
+		t.Error("where tokens can be exchanged:", diff)
+	}
 	var one *engine.UnsupportedObligationError
-	if err := engine.CheckObligations(compile(t, policy), "gateway/unreached"); !errors.As(err, &one) || one.Key != "rate_limit" {
+	if err := engine.CheckObligations(compile(t, policy), false, "gateway/unreached"); !errors.As(err, &one) || one.Key != "rate_limit" {
 		t.Errorf("got %v", err)
 	}
-	if err := engine.CheckObligations(compile(t, ordersPolicy), "gateway/decision"); err != nil {
+	if err := engine.CheckObligations(compile(t, ordersPolicy), false, "gateway/decision"); err != nil {
 		t.Error(err)
 	}
-	if err := engine.CheckObligations(compile(t, ordersPolicy), "/"); err == nil {
+	if err := engine.CheckObligations(compile(t, ordersPolicy), false, "/"); err == nil {
 		t.Error("a malformed entrypoint was accepted")
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -85,10 +87,13 @@ func parseBody(arg string) ([]byte, error) {
 
 // explained is the result as JSON.
 type explained struct {
-	Outcome authz.Outcome       `json:"outcome"`
-	Status  int                 `json:"status,omitempty"` // of the answer; absent when the request would be forwarded
-	Error   string              `json:"error,omitempty"`
-	Route   string              `json:"route,omitempty"`
+	Outcome authz.Outcome `json:"outcome"`
+	Status  int           `json:"status,omitempty"` // of the answer; absent when the request would be forwarded
+	Error   string        `json:"error,omitempty"`
+	Route   string        `json:"route,omitempty"`
+	// Headers are what the upstream would be shown of the caller, with credentials cut
+	// short.
+	Headers map[string]string   `json:"upstream_headers,omitempty"`
 	Why     *engine.Explanation `json:"policy,omitempty"`
 }
 
@@ -100,7 +105,28 @@ func explainedJSON(e *app.Explained) explained {
 	if e.Verdict.Err != nil {
 		out.Error = e.Verdict.Err.Error()
 	}
+	if f := e.Verdict.Forward; f != nil && len(f.Outbound) > 0 {
+		out.Headers = map[string]string{}
+		for _, h := range f.Outbound {
+			out.Headers[h.Name] = cutShort(h.Value)
+		}
+	}
 	return out
+}
+
+// maxShown is how long a word may be that is shown: credentials are longer.
+const maxShown = 24
+
+// cutShort keeps the beginning of each word that could be a credential, so that one
+// can be told from another and none can be used.
+func cutShort(value string) string {
+	words := strings.Split(value, " ")
+	for i, w := range words {
+		if len(w) > maxShown {
+			words[i] = w[:4] + "..."
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 func explainedText(e *app.Explained) string {
@@ -118,6 +144,9 @@ func explainedText(e *app.Explained) string {
 	}
 	if s.Route != "" {
 		fmt.Fprintf(&b, "route: %s\n", s.Route)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		fmt.Fprintf(&b, "the upstream is shown %s: %s\n", name, s.Headers[name])
 	}
 	if e.Why == nil {
 		b.WriteString("policy: not asked\n")

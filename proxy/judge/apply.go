@@ -12,12 +12,13 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/problem"
+	"github.com/sallyport/sallyport/proxy/route"
 )
 
 // obligate carries out the obligations of an allow on f. What cannot be carried
 // out is the policy's fault and denies: an obligation is never left out.
-func (j *Judge) obligate(f *Forward, d *authz.Decision) *authz.Fault {
-	if fault := unsupported(d); fault != nil {
+func (j *Judge) obligate(f *Forward, r *route.Route, d *authz.Decision) *authz.Fault {
+	if fault := j.unsupported(r, d); fault != nil {
 		return fault
 	}
 	if name := d.Upstream.Name; name != "" {
@@ -87,14 +88,22 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-func unsupported(d *authz.Decision) *authz.Fault {
+func (j *Judge) unsupported(r *route.Route, d *authz.Decision) *authz.Fault {
 	switch {
-	case d.Upstream.TokenExchange != nil:
-		return faultf("upstream.token_exchange is not supported")
+	case d.Upstream.TokenExchange != nil && !j.exchanges(r):
+		return faultf("upstream.token_exchange: route %s has no token_exchange", r.Config.Name)
 	case d.RateLimit != nil:
 		return faultf("rate_limit is not supported")
 	}
 	return nil
+}
+
+func (j *Judge) exchanges(r *route.Route) bool {
+	if r.Index >= len(j.cfg.Outbound) {
+		return false
+	}
+	x, ok := j.cfg.Outbound[r.Index].(Exchanger)
+	return ok && x.Exchanges()
 }
 
 func faultf(format string, args ...any) *authz.Fault {

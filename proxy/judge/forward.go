@@ -44,7 +44,7 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		switch j.classes.of(h.Name) {
 		case ordinary:
 		case credential:
-			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardCredentials {
+			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardsCredentials() {
 				continue
 			}
 			if h.Name == "cookie" && len(cookies) > 0 {
@@ -59,7 +59,7 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		default:
 			continue
 		}
-		if len(spent) > 0 && !r.Config.ForwardCredentials && slices.Contains(spent, h.Name) {
+		if len(spent) > 0 && !r.Config.ForwardsCredentials() && slices.Contains(spent, h.Name) {
 			continue
 		}
 		f.Headers = append(f.Headers, h)

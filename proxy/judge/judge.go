@@ -70,6 +70,11 @@ type Outbound interface {
 	Headers(ctx context.Context, o *Outgoing) ([]authz.Header, error)
 }
 
+// Exchanger is an Outbound that can carry out a policy's upstream.token_exchange.
+type Exchanger interface {
+	Exchanges() bool
+}
+
 // Owner is an Outbound with header names of its own, in lower case: what clients
 // send under them is dropped, also from requests for which it sets none.
 type Owner interface {
@@ -312,7 +317,7 @@ func (j *Judge) carryOut(v *Verdict, f *Forward) {
 	d := v.Decision
 	fault := d.Fault
 	if fault == nil && d.Allow {
-		if fault = j.obligate(f, d); fault == nil {
+		if fault = j.obligate(f, v.Route, d); fault == nil {
 			v.Outcome, v.Forward = authz.OutcomeAllowed, f
 			return
 		}

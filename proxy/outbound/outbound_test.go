@@ -2,6 +2,8 @@ package outbound_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/outbound"
 	"github.com/sallyport/sallyport/proxy/route"
@@ -185,5 +188,55 @@ func TestRoutesThatShowNothingCostNothing(t *testing.T) {
 	_, err = outbound.New(route.Config{UpstreamHeaders: []template.Header{{Name: "x", Value: "{{"}}}, outbound.Deps{})
 	if err == nil || errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("a template that does not parse: %v", err)
+	}
+}
+
+func TestIdentityTokens(t *testing.T) {
+	issuer, err := identitytoken.New(identitytoken.Config{Issuer: "https://gateway.example"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(
+		route.Config{Match: route.Match{Path: "/a"}, IdentityToken: &route.IdentityToken{Audience: "orders"}},
+		route.Config{Match: route.Match{Path: "/b"}, IdentityToken: &route.IdentityToken{}},
+		route.Config{Match: route.Match{Path: "/c"}},
+	)
+	s.deps.Identity = issuer
+	forged := authz.Header{Name: "x-identity-token", Value: "forged"}
+	audience := func(path string) string {
+		v := s.get(t, path, forged)
+		got := values(v, "x-identity-token")
+		if len(got) != 1 || len(v.Forward.Outbound) != 1 {
+			t.Fatalf("%s: tokens %q", path, got)
+		}
+		raw, err := base64.RawURLEncoding.DecodeString(strings.Split(got[0]+"..", ".")[1])
+		if err != nil {
+			t.Fatalf("%s: %q: %v", path, got[0], err)
+		}
+		var claims struct{ Aud, Sub string }
+		if err := json.Unmarshal(raw, &claims); err != nil || claims.Sub != "alice" {
+			t.Fatalf("%s: claims %s, %v", path, raw, err)
+		}
+		return claims.Aud
+	}
+	if got := audience("/a"); got != "orders" {
+		t.Errorf("audience %q", got)
+	}
+	if got := audience("/b"); got != "api" {
+		t.Errorf("without an audience %q", got)
+	}
+	s.decider.Upstream.Name = "canary"
+	if got := audience("/b"); got != "canary" {
+		t.Errorf("with the policy's upstream %q", got)
+	}
+	if got := values(s.get(t, "/c", forged), "x-identity-token"); got != nil {
+		t.Errorf("a route without: %q", got)
+	}
+	s.caller.id = &authz.Identity{}
+	if got := values(s.get(t, "/a", forged), "x-identity-token"); got != nil {
+		t.Errorf("nobody's: %q", got)
+	}
+	if _, err := outbound.New(s.routes[0], outbound.Deps{}); err == nil {
+		t.Error("no keys, and no error")
 	}
 }

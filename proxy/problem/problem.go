@@ -46,6 +46,10 @@ var (
 	ErrUpstreamTimeout = errors.New("upstream did not respond in time")
 	// ErrUpstreamBusy: the upstream has all the connections that it may have.
 	ErrUpstreamBusy = errors.New("upstream has no free connection")
+	// ErrNoToken: the token that the upstream is to be shown cannot be had now.
+	ErrNoToken = errors.New("no token for the upstream")
+	// ErrTokenRefused: the provider does not grant the caller such a token.
+	ErrTokenRefused = errors.New("provider refuses a token for the upstream")
 )
 
 // Problem is one answer of the gateway.
@@ -84,6 +88,8 @@ var classes = []struct {
 	{ErrUpstreamBusy, Problem{http.StatusServiceUnavailable, "The upstream is busy.", 1}},
 	{ErrUnreachable, Problem{http.StatusBadGateway, "The upstream cannot be reached.", 0}},
 	{ErrUpstreamProtocol, Problem{http.StatusBadGateway, "The upstream sent an invalid response.", 0}},
+	{ErrNoToken, Problem{http.StatusServiceUnavailable, "The upstream's credential cannot be had now.", 5}},
+	{ErrTokenRefused, Problem{http.StatusForbidden, "The request is denied.", 0}},
 	// Whoever gave the request up: it was neither allowed nor denied.
 	{context.Canceled, Problem{http.StatusServiceUnavailable, "The request was given up before it was decided.", 1}},
 	{context.DeadlineExceeded, Problem{http.StatusServiceUnavailable, "The request was given up before it was decided.", 1}},

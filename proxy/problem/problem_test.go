@@ -41,6 +41,8 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{authz.ErrDecisionTimeout, 403, false},
 		{authz.ErrBodyTooLarge, 413, false},
 		{authz.ErrBodyRead, 400, false},
+		{ErrNoToken, 503, true},
+		{ErrTokenRefused, 403, false},
 		{context.Canceled, 503, true},
 		{context.DeadlineExceeded, 503, true},
 	}

@@ -31,10 +31,18 @@ type Config struct {
 	NoDecisionCache bool `yaml:"no_decision_cache"`
 	// Labels appear in input.route.labels and in the decision log.
 	Labels map[string]string `yaml:"labels"`
-	// ForwardCredentials forwards the client's Authorization header to the upstream. By default it ends at the gateway.
+	// ForwardCredentials forwards the client's Authorization header to the upstream, as upstream_authorization: client does. By default it ends at the gateway.
 	ForwardCredentials bool `yaml:"forward_credentials"`
 	// UpstreamHeaders are set on what is forwarded: templates over .token (Raw, Header, Claims, Signature), .identity (subject, issuer, scopes and so on) and .httpRequestHeader; numbers of claims are floating point. What clients send under their names is dropped, also when a template sets nothing.
 	UpstreamHeaders []template.Header `yaml:"upstream_headers"`
+	// UpstreamAuthorization is what the upstream gets in Authorization: none, client (what the client sent), token (the access token that stands for the caller, as a bearer token: with phantom tokens and sessions not what the client sent), exchange (a token from token_exchange) or client_credentials (the gateway's own). Default: none.
+	UpstreamAuthorization string `yaml:"upstream_authorization" jsonschema:"enum=none,enum=client,enum=token,enum=exchange,enum=client_credentials"`
+	// TokenExchange names the exchange of token_exchanges for upstream_authorization: exchange, and for policies that answer with upstream.token_exchange.
+	TokenExchange string `yaml:"token_exchange"`
+	// ClientCredentials names the entry of client_credentials for upstream_authorization: client_credentials.
+	ClientCredentials string `yaml:"client_credentials"`
+	// IdentityToken shows the upstream a token of the gateway's own that says who an authenticated caller is; the section identity_token says how it is made.
+	IdentityToken *IdentityToken `yaml:"identity_token"`
 	// ErrorResponse is what the gateway's own answers on this route look like; by default they are application/problem+json.
 	ErrorResponse *template.ErrorResponse `yaml:"error_response"`
 	// InputHeaders names credential headers, such as cookie or x-api-key, that the policy may read.
@@ -50,6 +58,12 @@ type Require struct {
 	Scopes []string `yaml:"scopes"`
 	// Audiences are those of which the identity must have one, else 401 invalid_token.
 	Audiences []string `yaml:"audiences"`
+}
+
+// IdentityToken is a route's part of the gateway's own tokens.
+type IdentityToken struct {
+	// Audience is the aud claim; empty: the name of the upstream that the request goes to.
+	Audience string `yaml:"audience"`
 }
 
 // Match is a conjunction: each part that is given must hold.
@@ -185,7 +199,45 @@ func (c *Config) validate(known Known) error {
 	if c.Timeout < 0 {
 		problem("timeout", "must not be negative")
 	}
-	return errors.Join(append(errs, c.Match.check(), checkNames("input_headers", c.InputHeaders), c.checkTemplates())...)
+	return errors.Join(append(errs, c.Match.check(), checkNames("input_headers", c.InputHeaders), c.checkTemplates(), c.checkAuthorization())...)
+}
+
+// What upstream_authorization can be.
+const (
+	AuthorizationNone              = "none"
+	AuthorizationClient            = "client"
+	AuthorizationToken             = "token"
+	AuthorizationExchange          = "exchange"
+	AuthorizationClientCredentials = "client_credentials"
+)
+
+// ForwardsCredentials reports whether the upstream gets what the client sent to
+// authenticate.
+func (c *Config) ForwardsCredentials() bool {
+	return c.ForwardCredentials || c.UpstreamAuthorization == AuthorizationClient
+}
+
+func (c *Config) checkAuthorization() error {
+	const key = "upstream_authorization"
+	switch c.UpstreamAuthorization {
+	case "", AuthorizationClient:
+		return nil
+	case AuthorizationNone, AuthorizationToken:
+	case AuthorizationExchange:
+		if c.TokenExchange == "" {
+			return setting.Problemf(key, "exchange needs token_exchange, which names the exchange")
+		}
+	case AuthorizationClientCredentials:
+		if c.ClientCredentials == "" {
+			return setting.Problemf(key, "client_credentials needs the key client_credentials, which names whose")
+		}
+	default:
+		return setting.Problemf(key, "%q is not known; use none, client, token, exchange or client_credentials", c.UpstreamAuthorization)
+	}
+	if c.ForwardCredentials {
+		return setting.Problemf(key, "%s and forward_credentials: true say two things about one header", c.UpstreamAuthorization)
+	}
+	return nil
 }
 
 func (c *Config) checkTemplates() error {

@@ -131,7 +131,9 @@ func checkPolicies(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	var out []error
-	for _, p := range bundles.Check(ctx, cfg.Policy.Sources, bundles.Checking{Entrypoints: entrypoints(cfg), Capabilities: caps}) {
+	for _, p := range bundles.Check(ctx, cfg.Policy.Sources, bundles.Checking{
+		Entrypoints: entrypoints(cfg), Capabilities: caps, Exchanges: exchanges(cfg),
+	}) {
 		out = append(out, p)
 	}
 	return errors.Join(out...)

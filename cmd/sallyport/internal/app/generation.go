@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -12,9 +13,6 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
-	"github.com/sallyport/sallyport/proxy/judge"
-	"github.com/sallyport/sallyport/proxy/outbound"
-	"github.com/sallyport/sallyport/proxy/route"
 )
 
 // generation is all that one configuration is made of. Parts whose configuration
@@ -24,6 +22,7 @@ type generation struct {
 	policy         *policyUnit
 	authenticators map[string]*authenticator
 	front          *proxy.Snapshot
+	outgoing       *outgoing
 	sockets        map[string]*socket // empty until opened
 }
 
@@ -43,6 +42,9 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	if err = errors.Join(files, err); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}
+	if g.outgoing, err = buildOutgoing(cfg, old); err != nil {
+		return nil, exit.With(exit.Config, err)
+	}
 	if old != nil && sameSource(old.cfg.Policy, cfg.Policy) {
 		g.policy = old.policy
 		if err := g.policy.engine.Require(entrypoints(cfg)...); err != nil {
@@ -60,8 +62,8 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
 		Decider:   g.policy.engine,
 		Chain:     a.chain(g.authenticators),
-		Outbound:  func(r route.Config) (judge.Outbound, error) { return outbound.New(r, outbound.Deps{}) },
-		Endpoints: append(endpoints(g.authenticators), resources.Endpoints()...), CredentialHeaders: credentialHeaders(g.authenticators),
+		Outbound:  g.outgoing.of,
+		Endpoints: slices.Concat(endpoints(g.authenticators), resources.Endpoints(), g.outgoing.endpoints()), CredentialHeaders: credentialHeaders(g.authenticators),
 		ResourceMetadata: resources.Metadata,
 		Gateway:          authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
 		PolicyBodyBytes:  int64(cfg.Policy.MaxBodyBytes),

@@ -65,6 +65,7 @@ func (a *App) reload(ctx context.Context) error {
 	a.front.Swap(next.front)
 	a.current.Store(next)
 	a.startAuthenticators(next)
+	a.startOutgoing(next.outgoing)
 	a.serveSockets(next)
 	a.retire(old, next)
 	a.logger.InfoContext(ctx, "configuration reloaded", slog.String("revision", a.revision(cfg)))
@@ -126,6 +127,7 @@ func (a *App) retire(old, next *generation) {
 			x.stop()
 		}
 	}
+	old.outgoing.retire(next.outgoing)
 	if old.policy != next.policy {
 		old.policy.stop()
 	}

@@ -59,6 +59,7 @@ func (a *App) begin(ctx context.Context) (end func(context.Context) error, err e
 	stopFiles := a.crew.start("file watcher", files.Run)
 	g.policy.stop = a.crew.start("policy source", g.policy.source.Run)
 	a.startAuthenticators(g)
+	a.startOutgoing(g.outgoing)
 	a.front.Swap(g.front)
 	a.serveSockets(g)
 	a.logger.InfoContext(ctx, "serving", slog.String("version", version.String()), slog.String("config", a.opts.ConfigFile), slog.String("revision", a.revision(g.cfg)))
@@ -114,7 +115,7 @@ func (a *App) targets() []watch.Target {
 			out = append(out, watch.Target{Name: "files of authenticator " + name, Files: r.Files(), Reload: r.Reload})
 		}
 	}
-	return out
+	return append(out, g.outgoing.targets()...)
 }
 
 func (a *App) serveAdmin(ctx context.Context, l net.Listener) error {

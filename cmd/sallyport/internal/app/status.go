@@ -167,6 +167,9 @@ func (a *App) warn(ctx context.Context, cfg *config.Config) {
 			say("authenticators."+name+"."+key, means)
 		}
 	}
+	for key, means := range insecureOutgoing(cfg) {
+		say(key, means)
+	}
 	for i, l := range cfg.Listeners {
 		for _, t := range l.TrustedProxies {
 			if strings.HasSuffix(t, "/0") {

@@ -27,6 +27,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
 	"github.com/sallyport/sallyport/proxy/certs"
+	"github.com/sallyport/sallyport/proxy/grant"
+	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -54,6 +56,12 @@ type Config struct {
 	Upstreams map[string]upstream.Config `yaml:"upstreams"`
 	// Routes say which requests go where; the first in file order that matches counts.
 	Routes []route.Config `yaml:"routes" jsonschema:"required"`
+	// IdentityToken is the gateway's own word on who a caller is, for the upstreams of routes that ask for it.
+	IdentityToken *identitytoken.Config `yaml:"identity_token"`
+	// TokenExchanges turn callers' tokens into tokens for upstreams (RFC 8693), by name; routes name the one that counts for them.
+	TokenExchanges map[string]grant.ExchangeConfig `yaml:"token_exchanges"`
+	// ClientCredentials are tokens of the gateway's own for upstreams (RFC 6749 section 4.4), by name; routes name the one that counts for them.
+	ClientCredentials map[string]grant.CredentialsConfig `yaml:"client_credentials"`
 	// IdentityHeaders are further header names that only the gateway or a policy
 	// sets: what clients send under them is dropped.
 	IdentityHeaders []string `yaml:"identity_headers"`
@@ -162,7 +170,11 @@ func (c *Config) At(key string, err error) error {
 
 // defaults are what elements of lists and mappings start from.
 func defaults() []any {
-	return []any{Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), kubernetes.Default(), upstream.Default()}
+	return []any{
+		Listener{ListenerConfig: proxy.DefaultListener()},
+		jwt.Default(), introspection.Default(), kubernetes.Default(), upstream.Default(),
+		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
+	}
 }
 
 // Validate reports every problem of the values, with keys from the file's root.
@@ -194,6 +206,7 @@ func (c *Config) Validate() error {
 		setting.Under("admin", c.Admin.Validate()),
 		c.validateAuthenticators(),
 		setting.Under("protected_resources", resource.Validate(c.ProtectedResources)),
+		c.validateOutbound(),
 		setting.Under("policy", c.Policy.Engine.Validate()),
 		setting.Under("policy", c.Policy.Sources.Validate()),
 		setting.Under("decision_log", c.DecisionLog.Validate()),
@@ -205,6 +218,9 @@ func (c *Config) Validate() error {
 // Front returns what the HTTP front is built of.
 func (c *Config) Front() proxy.Config {
 	out := proxy.Config{Upstreams: c.Upstreams, Routes: c.Routes, IdentityHeaders: c.IdentityHeaders}
+	if c.IdentityToken != nil {
+		out.IdentityHeaders = append(slices.Clone(c.IdentityHeaders), c.IdentityToken.HeaderName())
+	}
 	for _, l := range c.Listeners {
 		out.Listeners = append(out.Listeners, l.ListenerConfig)
 	}

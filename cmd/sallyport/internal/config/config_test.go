@@ -168,3 +168,55 @@ func check(t *testing.T, page, piece string) {
 		t.Errorf("%v in:\n%s", err, piece)
 	}
 }
+
+func TestOutboundProblems(t *testing.T) {
+	text := strings.Replace(whole, "    labels: {team: orders}\n", `    upstream_headers:
+      - {name: X-Good, value: "{{ .token.Claims.sub }}"}
+      - {name: X-Bad, value: "{{ .token"}
+      - name: x-gateway
+        value: a
+    identity_token: {}
+    error_response:
+      body_template: |
+        {{ nosuch }}
+`, 1) + `identity_token: {header: X-Gateway}
+`
+	_, err := config.Parse("gw.yaml", []byte(text), none)
+	var got []string
+	for line := range strings.Lines(err.Error()) {
+		got = append(got, strings.TrimSpace(line))
+	}
+	want := []string{
+		`gw.yaml:32: routes[0].upstream_headers[1].value: 1: unclosed action`,
+		`gw.yaml:37: routes[0].error_response.body_template: 1: function "nosuch" not defined`,
+		`gw.yaml:43: identity_token.issuer: is missing: it is what upstreams know the gateway by`,
+		`gw.yaml:33: routes[0].upstream_headers[2].name: x-gateway is what identity_token sets`,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	text = strings.Replace(whole, "    labels: {team: orders}\n", "    identity_token: {}\n", 1)
+	if _, err = config.Parse("gw.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), "routes[0].identity_token: needs the section identity_token") {
+		t.Errorf("got %v", err)
+	}
+	for change, want := range map[string]string{
+		"    upstream_authorization: exchange\n":                                             "upstream_authorization: exchange needs token_exchange",
+		"    upstream_authorization: client_credentials\n":                                   "upstream_authorization: client_credentials needs the key client_credentials",
+		"    upstream_authorization: all\n":                                                  `upstream_authorization: "all" is not known`,
+		"    upstream_authorization: token\n    forward_credentials: true\n":                 "upstream_authorization: token and forward_credentials: true say two things",
+		"    token_exchange: nobody\n":                                                       `token_exchange: no exchange of token_exchanges is named "nobody"`,
+		"    client_credentials: nobody\n":                                                   `client_credentials: no entry of client_credentials is named "nobody"`,
+		"    upstream_authorization: token\n    upstream_headers: [{name: Authorization}]\n": "upstream_headers[0].name: authorization is what upstream_authorization sets",
+	} {
+		text := strings.Replace(whole, "    labels: {team: orders}\n", change, 1)
+		if _, err := config.Parse("gw.yaml", []byte(text), none); err == nil || !strings.Contains(err.Error(), "routes[0]."+want) {
+			t.Errorf("%s: got %v", change, err)
+		}
+	}
+	_, err = config.Parse("gw.yaml", []byte(whole+"token_exchanges: {sts: {url: 'http://idp.example', client_id: a, client_secret_file: none}}\n"), none)
+	for _, want := range []string{"gw.yaml:35: token_exchanges.sts.url: is http to a host", "gw.yaml:35: token_exchanges.sts.client_secret_file: read client secret"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

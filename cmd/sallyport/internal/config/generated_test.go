@@ -16,6 +16,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/certs"
+	"github.com/sallyport/sallyport/proxy/grant"
+	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -39,6 +41,9 @@ func TestGenerated(t *testing.T) {
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
+	sample.TokenExchanges = map[string]grant.ExchangeConfig{"NAME": grant.DefaultExchange()}
+	sample.ClientCredentials = map[string]grant.CredentialsConfig{"NAME": grant.DefaultCredentials()}
+	sample.IdentityToken = new(identitytoken.Default())
 	t.Chdir("../../../..") // the comments are found by their package's path below the module
 	s, err := reference.Schema(sample, "Configuration")
 	if err != nil {
