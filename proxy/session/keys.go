@@ -136,8 +136,8 @@ func (k *Keys) Seal(purpose string, text []byte) []byte {
 	out := make([]byte, nonce, nonce+len(text)+chacha20poly1305.Overhead)
 	out[0] = sealVersion
 	copy(out[1:], key.id[:])
-	_, _ = rand.Read(out[head:nonce]) // never fails
-	return key.aead.Seal(out, out[head:nonce], text, additional(purpose, out[:head]))
+	_, _ = rand.Read(out[head:nonce])                                                 // never fails
+	return key.aead.Seal(out, out[head:nonce], text, additional(purpose, out[:head])) //nolint:gosec // a random nonce
 }
 
 var errSealed = errors.New("it was not sealed here, or was changed since")
