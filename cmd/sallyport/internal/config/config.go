@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/oidc"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -157,7 +158,7 @@ func (c *Config) At(key string, err error) error {
 
 // defaults are what elements of lists and mappings start from.
 func defaults() []any {
-	return []any{Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), upstream.Default()}
+	return []any{Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), oidc.Default(), upstream.Default()}
 }
 
 // Validate reports every problem of the values, with keys from the file's root.
