@@ -294,4 +294,15 @@ func TestStepUp(t *testing.T) {
 	if status, _ := try(authz.Challenge{MaxAge: 0}); status != 303 {
 		t.Errorf("a new authentication: %d", status)
 	}
+	if a := step(authz.Challenge{MaxAge: 0}); a == nil || a.Status != 403 {
+		t.Errorf("asked again at once: %+v", a)
+	}
+	s.pass(2 * time.Second) // the provider's clock is two seconds behind
+	if a := step(authz.Challenge{MaxAge: 0}); a == nil || a.Status != 403 {
+		t.Errorf("asked again a moment later: %+v", a)
+	}
+	s.pass(2 * time.Second)
+	if a := step(authz.Challenge{MaxAge: 3}); a == nil || a.Status != 302 {
+		t.Errorf("asked again when it is too old: %+v", a)
+	}
 }
