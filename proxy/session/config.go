@@ -24,6 +24,18 @@ type Config struct {
 	// CookieDomain lets hosts below a domain share a login: example.com. Whoever
 	// controls one of these hosts can then give a visitor a session of another user.
 	CookieDomain string `yaml:"cookie_domain"`
+	// Redis keeps sessions in Redis in place of the browser's cookies, which then have
+	// an identifier only. Replicas share them, and what one ends is ended for all.
+	// While Redis cannot be reached, those who have a session get 503.
+	Redis *RedisConfig `yaml:"redis"`
+}
+
+// Open makes the store that c describes for the authenticator called name.
+func Open(name string, c Config, keys *Keys, deps Deps) (Store, error) {
+	if c.Redis != nil {
+		return NewShared(name, c, keys, deps)
+	}
+	return NewBrowser(name, c, keys, deps), nil
 }
 
 // Default returns the settings of a Config that leaves them out.
@@ -48,7 +60,7 @@ func (c Config) limits() limits { return limits{c.Lifetime, c.IdleTimeout} }
 // Insecure returns what weakens the gateway, by key, and what it means.
 func (c *Config) Insecure() map[string]string {
 	out := map[string]string{}
-	if len(c.KeysFiles) == 0 {
+	if len(c.KeysFiles) == 0 && c.Redis == nil {
 		out["keys_files"] = "none are given, so sessions end with this process and other replicas do not know them"
 	}
 	if c.CookieDomain != "" {
@@ -73,7 +85,7 @@ func (c Config) Validate() error {
 	if d := c.CookieDomain; d != "" && !validDomain(d) {
 		errs = append(errs, setting.Problemf("cookie_domain", "%q is not a domain with at least two labels, such as example.com", d))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Redis.validate(c.KeysFiles))...)
 }
 
 func validDomain(d string) bool {

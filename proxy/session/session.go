@@ -57,6 +57,7 @@ type Session struct {
 	Used    int64 `json:"used"`    // Unix milliseconds, a little behind
 
 	identity atomic.Pointer[authz.Identity]
+	sealed   string // as Redis has it
 }
 
 // Identity returns what build makes of the session, which it keeps.

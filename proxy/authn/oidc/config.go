@@ -54,6 +54,12 @@ type Config struct {
 	// RedirectPath is where the provider sends browsers back to. With the origin in
 	// front of it, it is the redirect URI to register at the provider.
 	RedirectPath string `yaml:"redirect_path"`
+	// LoginPath is where a link may lead to log in, with the page to come back to as
+	// return: /oauth2/login?return=/orders; login beside redirect_path by default.
+	LoginPath string `yaml:"login_path"`
+	// DisplayName is what people read where they choose between several providers; the
+	// authenticator's name by default.
+	DisplayName string `yaml:"display_name"`
 	// LogoutPath is where people log out; logout beside redirect_path by default. GET
 	// shows a form, and POST with the form's token logs out.
 	LogoutPath string `yaml:"logout_path"`
@@ -110,7 +116,7 @@ func (c Config) filled() Config {
 		c.RedirectPath = d.RedirectPath
 	}
 	for p, name := range map[*string]string{
-		&c.LogoutPath: "logout", &c.FrontChannelLogoutPath: "frontchannel-logout", &c.BackChannelLogoutPath: "backchannel-logout",
+		&c.LoginPath: "login", &c.LogoutPath: "logout", &c.FrontChannelLogoutPath: "frontchannel-logout", &c.BackChannelLogoutPath: "backchannel-logout",
 	} {
 		if *p == "" {
 			*p = path.Join(path.Dir(c.RedirectPath), name)
@@ -226,6 +232,7 @@ func (c Config) validatePaths() error {
 	seen := map[string]string{}
 	for _, p := range []struct{ key, path string }{
 		{"redirect_path", c.RedirectPath},
+		{"login_path", c.LoginPath},
 		{"logout_path", c.LogoutPath},
 		{"frontchannel_logout_path", c.FrontChannelLogoutPath},
 		{"backchannel_logout_path", c.BackChannelLogoutPath},

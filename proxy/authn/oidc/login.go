@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,12 +43,40 @@ type demand struct {
 	MaxAge *int   `json:"max_age,omitempty"` // seconds
 }
 
-// Greet sends somebody at a browser to log in.
-func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, _ []authn.Greeter) *authn.Answer {
+// Greet sends somebody at a browser to log in, by a page to choose the provider if
+// there are several.
+func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, all []authn.Greeter) *authn.Answer {
 	if !person(r) {
 		return nil
 	}
-	return a.begin(ctx, r, demand{})
+	if len(all) > 1 {
+		return a.choose(r, all)
+	}
+	return a.begin(ctx, r, demand{}, a.asked(r))
+}
+
+func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Answer {
+	d := pageData{text: text{Title: "Log in", Body: "Choose where to log in."}}
+	for _, g := range all {
+		if o, ok := g.(*Authenticator); ok {
+			link := o.config.LoginPath + "?" + url.Values{"return": {a.asked(r)}}.Encode()
+			d.Choices = append(d.Choices, choice{Link: link, Label: o.config.DisplayName})
+		}
+	}
+	return render(http.StatusUnauthorized, d, "", "choose where to log in")
+}
+
+// login is where links lead to log in.
+func (a *Authenticator) login(ctx context.Context, r *authn.Request) *authn.Answer {
+	params, err := single(r.RawQuery)
+	if err != nil || r.Method != "GET" {
+		return a.page(r, http.StatusBadRequest, pageRestart, "login by "+r.Method+", or with a query that is none")
+	}
+	to, ok := returnAddress(params["return"])
+	if path, _, _ := strings.Cut(to, "?"); !ok || slices.Contains(a.paths(), path) {
+		to = "/"
+	}
+	return a.begin(ctx, r, demand{}, to)
 }
 
 // StepUp sends somebody at a browser to log in again as the policy demands. If the
@@ -67,14 +96,14 @@ func (a *Authenticator) StepUp(ctx context.Context, r *authn.Request, id *authz.
 	if d.met(id.Claims, r.Now, leeway) == nil {
 		return a.page(r, http.StatusForbidden, pageDenied, "the policy asks for an authentication that the session has")
 	}
-	return a.begin(ctx, r, d)
+	return a.begin(ctx, r, d, a.asked(r))
 }
 
 // again is how soon after a login the next one is taken for the same.
 const again = 3 * time.Second
 
-// begin redirects to the provider.
-func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand) *authn.Answer {
+// begin redirects to the provider, and has the browser go to a page afterwards.
+func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, to string) *authn.Answer {
 	origin := a.origin(r)
 	if origin == "" {
 		return a.page(r, http.StatusForbidden, pageOrigin, "nobody can log in at "+r.Scheme+"://"+r.Host+
@@ -86,7 +115,7 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand) *
 	}
 	f := &flow{
 		State: session.NewID(), Nonce: session.NewID(), Verifier: oauth2.GenerateVerifier(),
-		Origin: origin, Return: a.asked(r), Begun: r.Now.UnixMilli(), demand: d,
+		Origin: origin, Return: to, Begun: r.Now.UnixMilli(), demand: d,
 	}
 	if err := a.remember(r, f); err != nil {
 		return a.failed(ctx, r, err)

@@ -269,7 +269,7 @@ func TestSessionFixation(t *testing.T) {
 		t.Fatal("the planted session is good before the login")
 	}
 	r := victim.request("GET", "/x")
-	answer := s.a.begin(t.Context(), r, demand{})
+	answer := s.a.begin(t.Context(), r, demand{}, "/x")
 	victim.take(r)
 	q := sent(t, answer).Query()
 	s.idp.set(func(f *fake) { f.nonces["code-"+q.Get("state")] = q.Get("nonce") })
@@ -569,4 +569,55 @@ type brokenStore struct{ session.Store }
 
 func (brokenStore) Load(context.Context, *authn.Request) (*session.Session, error) {
 	return nil, errors.New("connection refused")
+}
+
+// TestLoginLink: where it leads afterwards is the sender's word.
+func TestLoginLink(t *testing.T) {
+	s := newSetup(t, nil)
+	for to, want := range map[string]string{
+		"/orders?a=b": "/orders?a=b", "": "/", "//evil.example": "/", "https://evil.example/": "/", "/\\evil.example": "/",
+		"/oauth2/logout": "/", "/oauth2/login?return=/": "/",
+	} {
+		b := s.browser()
+		r := b.request("GET", "/oauth2/login?"+url.Values{"return": {to}}.Encode())
+		q := sent(t, b.at(r)).Query()
+		s.idp.set(func(f *fake) { f.nonces["code-"+q.Get("state")] = q.Get("nonce") })
+		if got := sent(t, b.at(b.back(q))).String(); got != "https://app.example"+want {
+			t.Errorf("%q leads to %s", to, got)
+		}
+	}
+	b := s.browser()
+	for _, r := range []*authn.Request{b.request("POST", "/oauth2/login"), b.request("GET", "/oauth2/login?return=/a&return=/b")} {
+		if a := b.at(r); a.Status != 400 {
+			t.Errorf("%s %s: %d", r.Method, r.RawQuery, a.Status)
+		}
+	}
+}
+
+func TestChoice(t *testing.T) {
+	s := newSetup(t, func(c *Config) { c.DisplayName = "Corp <&>" })
+	c := s.a.config
+	c.DisplayName, c.RedirectPath, c.LoginPath, c.LogoutPath, c.FrontChannelLogoutPath, c.BackChannelLogoutPath = "", "/partner/callback", "", "", "", ""
+	partner := s.open("partner", c)
+	chain, err := authn.New([]authn.Named{{Name: "login", Authenticator: s.a}, {Name: "partner", Authenticator: partner}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.browser()
+	_, err = chain.Authenticate(t.Context(), b.request("GET", "/x?a=b"))
+	var answer *authn.Answer
+	if !errors.As(err, &answer) || answer.Status != 401 {
+		t.Fatalf("got %v", err)
+	}
+	for _, want := range []string{
+		`<a href="/oauth2/login?return=%2Fx%3Fa%3Db">Corp &lt;&amp;&gt;</a>`, `<a href="/partner/login?return=%2Fx%3Fa%3Db">partner</a>`,
+	} {
+		if !strings.Contains(string(answer.Body), want) {
+			t.Errorf("the page lacks %s:\n%s", want, answer.Body)
+		}
+	}
+	b.logIn("/")
+	if _, id, _ := b.through(partner, b.request("GET", "/x")); id != nil {
+		t.Error("a session of one provider counts for the other")
+	}
 }

@@ -46,7 +46,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	c = c.filled()
+	if c = c.filled(); c.DisplayName == "" {
+		c.DisplayName = name
+	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -61,7 +63,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.keys, err = session.NewKeys(c.Session.KeysFiles); err != nil {
 		return nil, err
 	}
-	a.store = session.NewBrowser(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now})
+	if a.store, err = session.Open(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now}); err != nil {
+		return nil, err
+	}
 	if a.provider, err = newProvider(c, deps.Now); err != nil {
 		return nil, err
 	}
@@ -136,7 +140,7 @@ func (a *Authenticator) Endpoints() []authn.Endpoint {
 			hosts = append(hosts, u.Hostname())
 		}
 	}
-	serve := []func(context.Context, *authn.Request) *authn.Answer{a.callback, a.logout, a.frontChannel, a.backChannel}
+	serve := []func(context.Context, *authn.Request) *authn.Answer{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
 	out := make([]authn.Endpoint, len(serve))
 	for i, path := range a.paths() {
 		out[i] = authn.Endpoint{Path: path, Hosts: hosts, Serve: serve[i]}
@@ -149,17 +153,25 @@ func (a *Authenticator) Endpoints() []authn.Endpoint {
 
 func (a *Authenticator) paths() []string {
 	c := &a.config
-	return []string{c.RedirectPath, c.LogoutPath, c.FrontChannelLogoutPath, c.BackChannelLogoutPath}
+	return []string{c.RedirectPath, c.LoginPath, c.LogoutPath, c.FrontChannelLogoutPath, c.BackChannelLogoutPath}
 }
 
 // Run keeps metadata and key set fresh until ctx ends, and returns nil then.
 func (a *Authenticator) Run(ctx context.Context) error {
 	defer a.provider.client.Close()
+	if s, ok := a.store.(*session.Shared); ok {
+		// Requests that began before a reload still need it.
+		defer time.AfterFunc(retired, func() { _ = s.Close() })
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.provider.run(ctx); return nil })
 	g.Go(func() error { return a.verifier.Run(ctx) })
 	return g.Wait()
 }
+
+// retired is how long the connections to Redis of a configuration that was replaced
+// stay open.
+const retired = 2 * time.Minute
 
 // Prime asks the provider for its metadata and keys.
 func (a *Authenticator) Prime(ctx context.Context) error {
@@ -169,12 +181,22 @@ func (a *Authenticator) Prime(ctx context.Context) error {
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	return slices.Concat(a.keys.Files(), a.provider.client.Files(), a.client.files())
+	return slices.Concat(a.keys.Files(), a.storeFiles(), a.provider.client.Files(), a.client.files())
+}
+
+func (a *Authenticator) storeFiles() []string {
+	if s, ok := a.store.(*session.Shared); ok {
+		return s.Files()
+	}
+	return nil
 }
 
 // Reload reads the files again. On error what was read before stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
 	err := errors.Join(a.keys.Reload(), a.client.reload())
+	if s, ok := a.store.(*session.Shared); ok {
+		err = errors.Join(err, s.Reload())
+	}
 	if a.config.CAFile == "" {
 		return err
 	}
