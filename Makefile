@@ -19,7 +19,7 @@ demo: build ## gateway, issuer and upstream on loopback; prints curl lines to pa
 	$(BIN) demo
 
 .PHONY: deps
-deps: ## what tests need beside Go: a C compiler for -race, Node.js for the identity provider
+deps: ## what tests need beside Go: a C compiler for -race, Node.js for the identity provider, Redis
 	.ci/deps
 
 .PHONY: test

@@ -96,8 +96,6 @@ func implemented(d *authz.Decision) error {
 	switch {
 	case d.RateLimit != nil:
 		return errors.New("rate_limit is not available")
-	case d.Challenge != nil && (d.Challenge.ACRValues != "" || d.Challenge.MaxAge >= 0):
-		return errors.New("challenge.acr_values and challenge.max_age are not available")
 	}
 	return nil
 }

@@ -25,8 +25,6 @@ func TestFaults(t *testing.T) {
 		{"wrong type", `decision := {"allow": "true"}`, authz.FaultType, "allow is string, want boolean"},
 		{"conflict", "decision := true if input.request.method == \"GET\"\n\ndecision := false if input.request.path != \"\"", authz.FaultEval, "conflict"},
 		{"rate limit", `decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/s", "burst": 1}}`, authz.FaultUnsupported, "rate_limit"},
-		{"step-up", `decision := {"allow": false, "challenge": {"acr_values": "mfa"}}`, authz.FaultUnsupported, "acr_values"},
-		{"re-login", `decision := {"allow": false, "challenge": {"max_age": 0}}`, authz.FaultUnsupported, "max_age"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := decide(t, active(t, `{}`, "package gateway\n\n"+tc.policy), order())

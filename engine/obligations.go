@@ -69,12 +69,9 @@ func unsupportedIn(rule *ast.Rule) (found []*UnsupportedObligationError) {
 		if !ok {
 			return false
 		}
-		obj.Foreach(func(k, v *ast.Term) {
+		obj.Foreach(func(k, _ *ast.Term) {
 			if key, ok := unsupportedKey(k); ok {
 				found = append(found, &UnsupportedObligationError{Key: key, Location: cmp.Or(k.Location, term.Location, rule.Location)})
-			}
-			if k.Equal(ast.StringTerm("challenge")) {
-				found = append(found, unsupportedChallenge(v, rule)...)
 			}
 		})
 		return false
@@ -92,17 +89,4 @@ func unsupportedKey(term *ast.Term) (string, bool) {
 		return "rate_limit", true
 	}
 	return "", false
-}
-
-func unsupportedChallenge(v *ast.Term, rule *ast.Rule) (found []*UnsupportedObligationError) {
-	obj, ok := v.Value.(ast.Object)
-	if !ok {
-		return nil
-	}
-	for _, name := range []string{"acr_values", "max_age"} {
-		if obj.Get(ast.StringTerm(name)) != nil {
-			found = append(found, &UnsupportedObligationError{Key: "challenge." + name, Location: cmp.Or(v.Location, rule.Location)})
-		}
-	}
-	return found
 }

@@ -32,7 +32,6 @@ unreached := {"rate_limit": 1}
 	got := strings.Split(err.Error(), "\n")
 	want := []string{
 		"policy0.rego:3: rate_limit is not available",
-		"policy0.rego:7: challenge.max_age is not available",
 		"policy0.rego:10: upstream.token_exchange is not available",
 		"policy0.rego:14: rate_limit is not available",
 	}

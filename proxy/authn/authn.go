@@ -142,6 +142,22 @@ type Server interface {
 	Endpoints() []Endpoint
 }
 
+// Greeter is an authenticator by which a person can log in. A chain asks the first of
+// its greeters when nobody found a credential and nobody does without one.
+type Greeter interface {
+	// Greet returns what to answer a request without credential with; nil if the
+	// sender is not somebody at a browser. All are the chain's greeters in order.
+	Greet(ctx context.Context, r *Request, all []Greeter) *Answer
+}
+
+// Stepper is an authenticator that can have a person authenticate again, as a policy
+// demands (RFC 9470).
+type Stepper interface {
+	// StepUp returns what to answer with in place of the challenge c of a denial; nil
+	// if the sender is not somebody at a browser. It established id.
+	StepUp(ctx context.Context, r *Request, id *authz.Identity, c *authz.Challenge) *Answer
+}
+
 // Carrier is an authenticator whose credential travels in headers of its own, by
 // lower-case name: a policy does not see them unless its route asks.
 type Carrier interface {

@@ -18,8 +18,10 @@ type Named struct {
 // Chain is the authenticators of a route in the order in which they are asked.
 // It is immutable and safe for concurrent use.
 type Chain struct {
-	links   []link
-	missing *meter.Count
+	links    []link
+	greeters []Greeter
+	greeting *link // of the first greeter
+	missing  *meter.Count
 }
 
 type link struct {
@@ -40,6 +42,11 @@ func New(links []Named, metrics *meter.Registry) (*Chain, error) {
 			return nil, fmt.Errorf("authenticator %q of a chain is nil", l.Name)
 		}
 		c.links[i] = link{Named: l, outcomes: count.outcomesOf(l.Name)}
+		if g, ok := l.Authenticator.(Greeter); ok {
+			if c.greeters = append(c.greeters, g); c.greeting == nil {
+				c.greeting = &c.links[i]
+			}
+		}
 	}
 	return c, nil
 }
@@ -78,8 +85,37 @@ func (c *Chain) Authenticate(ctx context.Context, r *Request) (*authz.Identity, 
 		foreign.outcomes.rejected.Add(1)
 		return nil, &refusal{by: foreign, class: ErrInvalid, err: why}
 	}
+	if a := c.greet(ctx, r); a != nil {
+		return nil, a
+	}
 	c.missing.Add(1)
 	return nil, ErrNoCredential
+}
+
+func (c *Chain) greet(ctx context.Context, r *Request) *Answer {
+	if c.greeting == nil {
+		return nil
+	}
+	a := c.greeters[0].Greet(ctx, r, c.greeters)
+	if a != nil {
+		c.greeting.outcomes.answered.Add(1)
+	}
+	return a
+}
+
+// StepUp returns what to answer in place of the challenge of a denial: who
+// established the identity has the sender authenticate again, and somebody without
+// one has to begin. Nil: the challenge itself is the answer.
+func (c *Chain) StepUp(ctx context.Context, r *Request, id *authz.Identity, challenge *authz.Challenge) *Answer {
+	if id == nil || !id.Authenticated {
+		return c.greet(ctx, r)
+	}
+	for i := range c.links {
+		if s, ok := c.links[i].Authenticator.(Stepper); ok && c.links[i].Name == id.Authenticator {
+			return s.StepUp(ctx, r, id, challenge)
+		}
+	}
+	return nil
 }
 
 func (l *link) refuse(err error) *refusal {

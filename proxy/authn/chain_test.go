@@ -165,3 +165,67 @@ func TestMetric(t *testing.T) {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }
+
+// greets sends people to log in, and knows those that it let in.
+type greets struct {
+	answers
+	answer *authn.Answer
+	all    int
+}
+
+func (g *greets) Greet(_ context.Context, _ *authn.Request, all []authn.Greeter) *authn.Answer {
+	g.all = len(all)
+	return g.answer
+}
+
+func (g *greets) StepUp(context.Context, *authn.Request, *authz.Identity, *authz.Challenge) *authn.Answer {
+	return &authn.Answer{Status: 303}
+}
+
+// TestGreeting: somebody is sent to log in only when nobody in the chain knows the
+// sender or does without.
+func TestGreeting(t *testing.T) {
+	in := &authn.Answer{Status: 302, Why: "log in"}
+	greeter := func(a *authn.Answer) authn.Named {
+		return authn.Named{Name: "login", Authenticator: &greets{answers: answers{err: authn.ErrNotMine}, answer: a}}
+	}
+	named := func(a authn.Authenticator) authn.Named { return authn.Named{Name: "other", Authenticator: a} }
+	alice := named(answers{identity: &authz.Identity{Authenticated: true, Subject: "alice"}})
+	foreign := named(answers{err: authn.ErrForeign})
+	for _, tt := range []struct {
+		name    string
+		links   []authn.Named
+		greeted bool
+		want    error
+	}{
+		{"alone", []authn.Named{greeter(in)}, true, nil},
+		{"not at a browser", []authn.Named{greeter(nil)}, false, authn.ErrNoCredential},
+		{"another knows the sender", []authn.Named{greeter(in), alice}, false, nil},
+		{"another does without", []authn.Named{greeter(in), named(anonymous.New("other", anonymous.Config{}))}, false, nil},
+		{"a bad credential", []authn.Named{greeter(in), named(answers{err: authn.ErrInvalid})}, false, authn.ErrInvalid},
+		{"somebody else's credential", []authn.Named{greeter(in), foreign}, false, authn.ErrInvalid},
+		{"two", []authn.Named{greeter(in), greeter(nil)}, true, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newChain(t, tt.links...)
+			_, err := c.Authenticate(t.Context(), &authn.Request{})
+			var answer *authn.Answer
+			if errors.As(err, &answer) != tt.greeted || !tt.greeted && !errors.Is(err, tt.want) {
+				t.Errorf("got %v", err)
+			}
+			if first := tt.links[0].Authenticator.(*greets); tt.greeted && (answer != in || first.all != len(tt.links)) {
+				t.Errorf("answer %v, %d greeters", answer, first.all)
+			}
+		})
+	}
+	c := newChain(t, greeter(in), alice)
+	for who, want := range map[string]int{"login": 303, "other": 0, "nobody": 0} {
+		a := c.StepUp(t.Context(), &authn.Request{}, &authz.Identity{Authenticated: true, Authenticator: who}, &authz.Challenge{})
+		if got := a; (got == nil) != (want == 0) || got != nil && got.Status != want {
+			t.Errorf("%s: %v", who, a)
+		}
+	}
+	if a := c.StepUp(t.Context(), &authn.Request{}, &authz.Identity{}, &authz.Challenge{}); a != in {
+		t.Errorf("somebody without an identity: %v", a)
+	}
+}

@@ -188,8 +188,11 @@ func denyStatus(d *authz.Decision) int {
 func bearerChallenge(c *authz.Challenge) (string, error) {
 	var b strings.Builder
 	b.WriteString("Bearer")
-	sep := " "
-	params := [...][2]string{{"error", c.Error}, {"scope", c.Scope}, {"acr_values", c.ACRValues}}
+	sep, code := " ", c.Error
+	if code == "" && (c.ACRValues != "" || c.MaxAge >= 0) {
+		code = "insufficient_user_authentication"
+	}
+	params := [...][2]string{{"error", code}, {"scope", c.Scope}, {"acr_values", c.ACRValues}}
 	for _, p := range params {
 		if p[1] == "" {
 			continue
@@ -200,7 +203,7 @@ func bearerChallenge(c *authz.Challenge) (string, error) {
 		b.WriteString(sep + p[0] + `="` + p[1] + `"`)
 		sep = ", "
 	}
-	if c.MaxAge >= 0 && (c.ACRValues != "" || c.Error == "insufficient_user_authentication") {
+	if c.MaxAge >= 0 && (c.ACRValues != "" || code == "insufficient_user_authentication") {
 		b.WriteString(sep + "max_age=" + strconv.Itoa(c.MaxAge))
 	}
 	return b.String(), nil

@@ -42,6 +42,21 @@ func (c *judged) serve(ctx context.Context, e *authn.Endpoint) error {
 	return nil
 }
 
+// stepUp has somebody at a browser log in again where the policy challenges: a
+// person cannot read a WWW-Authenticate header.
+func (j *Judge) stepUp(ctx context.Context, c *judged) {
+	if c.Outcome != authz.OutcomeDenied || c.Decision.Challenge == nil {
+		return
+	}
+	s, ok := j.cfg.Chains[c.Route.Index].(Stepper)
+	if !ok {
+		return
+	}
+	if a := s.StepUp(ctx, &c.who, c.Input.Identity, c.Decision.Challenge); a != nil {
+		c.Answer = answerOf(a)
+	}
+}
+
 func answerOf(a *authn.Answer) *Answer {
 	out := &Answer{Status: a.Status, Headers: slices.Clone(a.Headers), Body: a.Body}
 	out.setDefault("cache-control", "no-store")

@@ -247,3 +247,56 @@ func TestChallengesPointToMetadata(t *testing.T) {
 		}
 	}
 }
+
+// stepper is a chain that has alice log in again.
+type stepper struct {
+	Chain
+	asked *authz.Challenge
+}
+
+func (s *stepper) StepUp(_ context.Context, r *authn.Request, id *authz.Identity, c *authz.Challenge) *authn.Answer {
+	s.asked = c
+	if id.Subject != "alice" || r.Header("accept") != "text/html" {
+		return nil
+	}
+	return &authn.Answer{Status: 302, Headers: []authz.Header{{Name: "location", Value: "https://idp.example/"}}, Why: "again"}
+}
+
+func TestChallengesBecomeLogins(t *testing.T) {
+	html, script := authz.Header{Name: "accept", Value: "text/html"}, authz.Header{Name: "accept", Value: "*/*"}
+	for _, tc := range []struct {
+		name     string
+		decision authz.Decision
+		accept   authz.Header
+		status   int
+		header   string
+	}{
+		{"somebody at a browser", authz.Decision{Challenge: &authz.Challenge{ACRValues: "mfa", MaxAge: -1}}, html, 302, ""},
+		{"a script", authz.Decision{Challenge: &authz.Challenge{ACRValues: "mfa", MaxAge: -1}}, script, 401, `Bearer error="insufficient_user_authentication", acr_values="mfa"`},
+		{"a script, of late", authz.Decision{Challenge: &authz.Challenge{MaxAge: 60}}, script, 401, `Bearer error="insufficient_user_authentication", max_age=60`},
+		{"no challenge", authz.Decision{}, html, 403, ""},
+		{"allowed", authz.Decision{Allow: true, Challenge: &authz.Challenge{ACRValues: "mfa", MaxAge: -1}}, html, 0, ""},
+		{"a fault", authz.Decision{Fault: &authz.Fault{Kind: authz.FaultType}, Challenge: &authz.Challenge{ACRValues: "mfa"}}, html, 403, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := &stepper{}
+			j := judgeWith(t, alice(nil, nil), func(c *Config, _ *route.Config) {
+				s.Chain = c.Chains[0]
+				c.Chains[0], c.Decider = s, fixedDecider{&tc.decision}
+			})
+			v := j.Judge(t.Context(), arrival("GET", "/x", tc.accept))
+			if (v.Forward != nil) != (tc.status == 0) {
+				t.Fatalf("forward %v", v.Forward)
+			}
+			if v.Answer != nil && v.Answer.Status != tc.status {
+				t.Errorf("answered %d, want %d", v.Answer.Status, tc.status)
+			}
+			if tc.status != 0 && !slices.Equal(values(v.Answer.Headers, "www-authenticate"), slices.DeleteFunc([]string{tc.header}, func(s string) bool { return s == "" })) {
+				t.Errorf("challenges %q", values(v.Answer.Headers, "www-authenticate"))
+			}
+			if (tc.status == 302 || tc.status == 401) != (s.asked != nil) {
+				t.Errorf("asked %v", s.asked)
+			}
+		})
+	}
+}

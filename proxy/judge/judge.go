@@ -36,6 +36,12 @@ type Chain interface {
 	Challenges(err error) []string
 }
 
+// Stepper is a Chain that can have people authenticate again. StepUp returns what to
+// answer in place of the challenge of a denial, nil if that is for the sender to read.
+type Stepper interface {
+	StepUp(ctx context.Context, r *authn.Request, id *authz.Identity, c *authz.Challenge) *authn.Answer
+}
+
 // Config is what requests are judged by. All of it is immutable.
 type Config struct {
 	Routes *route.Table
@@ -240,6 +246,7 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	}
 	j.forward(c, a, trusted)
 	j.carryOut(v, &c.forward)
+	j.stepUp(ctx, c)
 	return j.outbound(ctx, c)
 }
 

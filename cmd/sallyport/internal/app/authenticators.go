@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/authn/oidc"
 	"github.com/sallyport/sallyport/proxy/judge"
 )
 
@@ -52,7 +54,28 @@ func (a *App) buildAuthenticators(cfg *config.Config, old map[string]*authentica
 		}
 		out[name] = built
 	}
+	if err := oneEach(out); err != nil {
+		errs = append(errs, cfg.At("authenticators", err))
+	}
 	return out, errors.Join(errs...)
+}
+
+// oneEach refuses two mechanisms that serve one path: the second would never be asked.
+func oneEach(all map[string]*authenticator) error {
+	owner := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		s, ok := all[name].Authenticator.(authn.Server)
+		if !ok {
+			continue
+		}
+		for _, e := range s.Endpoints() {
+			if other, taken := owner[e.Path]; taken && other != name {
+				return setting.Problemf(name, "serves %s, as %s does; give each its own paths", e.Path, other)
+			}
+			owner[e.Path] = name
+		}
+	}
+	return nil
 }
 
 func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenticator, error) {
@@ -67,6 +90,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = kubernetes.New(name, *c.Kubernetes, kubernetes.Deps{Meter: a.telemetry.Meter})
 	case c.MTLS != nil:
 		made, err = mtls.New(name, *c.MTLS)
+	case c.OIDC != nil:
+		made, err = oidc.New(name, *c.OIDC, oidc.Deps{Logger: a.logger, Metrics: a.telemetry.Metrics})
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}
@@ -76,12 +101,18 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 	return &authenticator{cfg: c, Authenticator: made}, nil
 }
 
-// inherit gives a new key set what the old one of its name has: a provider that is
-// down now was up before.
+// inherit gives a new authenticator what the old one of its name has: a provider that
+// is down now was up before, and sessions outlive a changed configuration.
 func inherit(built, old *authenticator) {
-	next, ok := built.Authenticator.(*jwt.Authenticator)
-	if prev, was := old.Authenticator.(*jwt.Authenticator); ok && was {
-		next.Inherit(prev)
+	switch next := built.Authenticator.(type) {
+	case *jwt.Authenticator:
+		if prev, ok := old.Authenticator.(*jwt.Authenticator); ok {
+			next.Inherit(prev)
+		}
+	case *oidc.Authenticator:
+		if prev, ok := old.Authenticator.(*oidc.Authenticator); ok {
+			next.Inherit(prev)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/authn/oidc"
 )
 
 // Authenticator is one mechanism: exactly one of its keys is set. Its fields are
@@ -25,6 +26,8 @@ type Authenticator struct {
 	Kubernetes *kubernetes.Config `yaml:"kubernetes"`
 	// MTLS takes the identity from the client's certificate.
 	MTLS *mtls.Config `yaml:"mtls"`
+	// OIDC has people log in at an OpenID provider and keeps their sessions.
+	OIDC *oidc.Config `yaml:"oidc"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
+	"github.com/sallyport/sallyport/proxy/authn/oidc"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/grant"
@@ -172,7 +173,7 @@ func (c *Config) At(key string, err error) error {
 func defaults() []any {
 	return []any{
 		Listener{ListenerConfig: proxy.DefaultListener()},
-		jwt.Default(), introspection.Default(), kubernetes.Default(), upstream.Default(),
+		jwt.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(), upstream.Default(),
 		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}
 }

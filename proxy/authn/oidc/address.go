@@ -1,0 +1,142 @@
+package oidc
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/session"
+)
+
+// maxReturn bounds a return address in bytes; it travels in a cookie.
+const maxReturn = 2048
+
+// returnAddress returns where a browser may be sent after a login: a path of the
+// same origin, with its query. It is false for everything that a browser, or a server
+// on the way, could read as another place: others had four rounds of open redirects
+// here, by backslashes, escapes, white space and dots.
+func returnAddress(raw string) (string, bool) {
+	if len(raw) > maxReturn || len(raw) == 0 || raw[0] != '/' {
+		return "", false
+	}
+	for i := range len(raw) {
+		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '\\' || c == '#' || c == '"' || c == '<' || c == '>' || c == '`' {
+			return "", false
+		}
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" || u.Fragment != "" {
+		return "", false
+	}
+	plain, query, _ := strings.Cut(raw, "?")
+	return raw, plainPath(plain) && plainQuery(query)
+}
+
+// plainPath refuses paths with a second reading: empty and dot segments, and escaped
+// separators, dots, percents and control characters.
+func plainPath(p string) bool {
+	for i, segment := range strings.Split(p[1:], "/") {
+		decoded, err := url.PathUnescape(segment)
+		if err != nil || decoded == "." || decoded == ".." || strings.ContainsAny(decoded, "/\\%") || strings.ContainsFunc(decoded, control) {
+			return false
+		}
+		if last := i == strings.Count(p[1:], "/"); segment == "" && !last {
+			return false
+		}
+		if i == 0 && strings.TrimSpace(decoded) != decoded {
+			return false
+		}
+	}
+	return true
+}
+
+// plainQuery refuses escapes of line breaks and other control characters, which
+// would be decoded somewhere.
+func plainQuery(q string) bool {
+	decoded, err := url.QueryUnescape(q)
+	return err == nil && !strings.ContainsFunc(decoded, control)
+}
+
+func control(r rune) bool { return r < ' ' || r == 0x7f }
+
+// origin returns the origin that the browser sees, empty if nobody can log in there.
+func (a *Authenticator) origin(r *authn.Request) string {
+	if !session.Protected(r) {
+		return ""
+	}
+	o := r.Scheme + "://" + strings.ToLower(r.Host)
+	if r.Scheme == "https" {
+		o = strings.TrimSuffix(o, ":443")
+	} else {
+		o = strings.TrimSuffix(o, ":80")
+	}
+	if len(a.config.Origins) > 0 && !slices.Contains(a.config.Origins, o) {
+		return ""
+	}
+	return o
+}
+
+// asked is where the browser wanted to go, the root if that is nowhere to return to.
+func (a *Authenticator) asked(r *authn.Request) string {
+	raw := r.Path
+	if r.RawQuery != "" {
+		raw += "?" + r.RawQuery
+	}
+	addr, ok := returnAddress(raw)
+	if !ok || slices.Contains(a.paths(), r.Path) {
+		return "/"
+	}
+	return addr
+}
+
+// person reports whether somebody at a browser looks at the answer: it asks for a
+// page, and no script does. An API client that got a redirect to a login page would
+// take the page for its answer.
+func person(r *authn.Request) bool {
+	if r.Method != "GET" || r.Authorization != "" || r.Header("x-requested-with") != "" {
+		return false
+	}
+	if mode := r.Header("sec-fetch-mode"); mode != "" && mode != "navigate" {
+		return false
+	}
+	return acceptsHTML(r.Header("accept"))
+}
+
+// acceptsHTML reports whether an Accept header names text/html and does not weigh it 0.
+func acceptsHTML(accept string) bool {
+	for part := range strings.SplitSeq(accept, ",") {
+		media, params, _ := strings.Cut(strings.ToLower(strings.TrimSpace(part)), ";")
+		if strings.TrimSpace(media) != "text/html" {
+			continue
+		}
+		zero := false
+		for p := range strings.SplitSeq(params, ";") {
+			name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+			zero = zero || name == "q" && strings.Trim(value, "0.") == ""
+		}
+		return !zero
+	}
+	return false
+}
+
+// ownForm reports whether a request comes from a page of the same origin, by what
+// the browser says of it. Scripts of other sites cannot set these headers.
+func ownForm(r *authn.Request, origin string) bool {
+	site := r.Header("sec-fetch-site")
+	from := r.Header("origin")
+	if site == "" && from == "" {
+		return false
+	}
+	return (site == "" || site == "same-origin") && (from == "" || strings.EqualFold(from, origin))
+}
+
+// foreign reports whether another site had the browser send a request that may
+// change something. SameSite keeps our cookie out of most of these already.
+func foreign(r *authn.Request) bool {
+	switch r.Method {
+	case "GET", "HEAD", "OPTIONS":
+		return false
+	}
+	return r.Header("sec-fetch-site") == "cross-site"
+}

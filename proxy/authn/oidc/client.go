@@ -1,0 +1,151 @@
+package oidc
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+// client is this gateway as the provider knows it.
+type client struct {
+	config   Config
+	provider *provider
+	now      func() time.Time
+	http     *http.Client
+	secret   atomic.Pointer[string]
+	signer   atomic.Pointer[signer]
+}
+
+func newClient(c Config, p *provider, now func() time.Time) (*client, error) {
+	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}}
+	return cl, cl.reload()
+}
+
+// asked sends what the OAuth library asks through the bounded client.
+type asked struct{ *provider }
+
+// RoundTrip implements http.RoundTripper, which has either a response or an error: a
+// redirect that is not followed has both.
+func (a asked) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := a.client.Do(req)
+	if err != nil && resp != nil {
+		_ = resp.Body.Close() // nothing of it counts
+		return nil, err
+	}
+	return resp, err
+}
+
+func (c *client) files() (out []string) {
+	for _, f := range []string{c.config.ClientSecretFile, c.config.ClientKeyFile} {
+		if f != "" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func (c *client) reload() error {
+	secret := ""
+	if f := c.config.ClientSecretFile; f != "" {
+		data, err := os.ReadFile(f) //nolint:gosec // the operator names the file
+		if err != nil {
+			return fmt.Errorf("read client secret: %w", err)
+		}
+		if secret = strings.TrimSpace(string(data)); secret == "" {
+			return fmt.Errorf("client secret: %s is empty", f)
+		}
+	}
+	if f := c.config.ClientKeyFile; f != "" {
+		s, err := loadSigner(f, c.config.ClientKeyID)
+		if err != nil {
+			return err
+		}
+		c.signer.Store(s)
+	}
+	c.secret.Store(&secret)
+	return nil
+}
+
+// oauth is the configuration of the OAuth library for one use.
+func (c *client) oauth(m *metadata, redirect string) *oauth2.Config {
+	o := &oauth2.Config{
+		ClientID: c.config.ClientID, RedirectURL: redirect, Scopes: c.config.Scopes,
+		Endpoint: oauth2.Endpoint{AuthURL: m.authorization, TokenURL: m.token, AuthStyle: oauth2.AuthStyleInParams},
+	}
+	switch c.config.ClientAuth {
+	case authBasic:
+		o.ClientSecret, o.Endpoint.AuthStyle = *c.secret.Load(), oauth2.AuthStyleInHeader
+	case authPost:
+		o.ClientSecret = *c.secret.Load()
+	}
+	return o
+}
+
+// ask asks the token endpoint. The parameters come on top of those of a code
+// exchange, and replace them for another grant.
+func (c *client) ask(ctx context.Context, m *metadata, redirect, code string, params url.Values) (*oauth2.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, providerTimeout)
+	defer cancel()
+	if err := c.prove(m, params); err != nil {
+		return nil, err
+	}
+	var opts []oauth2.AuthCodeOption
+	for name, values := range params {
+		opts = append(opts, oauth2.SetAuthURLParam(name, values[0]))
+	}
+	token, err := c.oauth(m, redirect).Exchange(context.WithValue(ctx, oauth2.HTTPClient, c.http), code, opts...)
+	if err != nil {
+		return nil, tokenError(err)
+	}
+	if t := token.Type(); !strings.EqualFold(t, "Bearer") {
+		return nil, fmt.Errorf("%w: token type %.32q is not Bearer", authn.ErrInvalid, t)
+	}
+	return token, nil
+}
+
+// prove adds the client assertion of private_key_jwt (RFC 7523 section 2.2).
+func (c *client) prove(m *metadata, params url.Values) error {
+	s := c.signer.Load()
+	if s == nil {
+		return nil
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	now := c.now()
+	assertion, err := s.sign(map[string]any{
+		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": m.token, "jti": hex.EncodeToString(id[:]),
+		"iat": now.Unix(), "exp": now.Add(time.Minute).Unix(),
+	})
+	if err != nil {
+		return err
+	}
+	params.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+	params.Set("client_assertion", assertion)
+	return nil
+}
+
+// tokenError tells a refusal, which ends things, from a provider that is not to be
+// had now. The log gets the error code and not the answer, which may hold tokens.
+func tokenError(err error) error {
+	var r *oauth2.RetrieveError
+	if !errors.As(err, &r) {
+		return fmt.Errorf("%w: token endpoint: %w", authn.ErrUnavailable, err)
+	}
+	status := r.Response.StatusCode
+	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || r.ErrorCode == "temporarily_unavailable" {
+		return fmt.Errorf("%w: token endpoint answered %d", authn.ErrUnavailable, status)
+	}
+	return fmt.Errorf("%w: token endpoint answered %d %.64q", authn.ErrInvalid, status, r.ErrorCode)
+}

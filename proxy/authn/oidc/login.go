@@ -1,0 +1,342 @@
+package oidc
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/session"
+)
+
+// flowLife is how long a login may take.
+const flowLife = 10 * time.Minute
+
+// flow is a login that has begun. It travels sealed in a cookie of the browser that
+// began it, so that no other browser can end it.
+type flow struct {
+	State    string `json:"state"`
+	Nonce    string `json:"nonce"`
+	Verifier string `json:"verifier"`
+	Origin   string `json:"origin"`
+	Return   string `json:"return"`
+	Begun    int64  `json:"begun"` // Unix milliseconds
+	demand
+}
+
+// demand is what a login has to be like (RFC 9470).
+type demand struct {
+	ACR    string `json:"acr,omitempty"`     // any of these, separated by spaces
+	MaxAge *int   `json:"max_age,omitempty"` // seconds
+}
+
+// Greet sends somebody at a browser to log in, by a page to choose the provider if
+// there are several.
+func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, all []authn.Greeter) *authn.Answer {
+	if !person(r) {
+		return nil
+	}
+	if len(all) > 1 {
+		return a.choose(r, all)
+	}
+	return a.begin(ctx, r, demand{}, a.asked(r))
+}
+
+func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Answer {
+	d := pageData{text: text{Title: "Log in", Body: "Choose where to log in."}}
+	for _, g := range all {
+		if o, ok := g.(*Authenticator); ok {
+			link := o.config.LoginPath + "?" + url.Values{"return": {a.asked(r)}}.Encode()
+			d.Choices = append(d.Choices, choice{Link: link, Label: o.config.DisplayName})
+		}
+	}
+	return render(http.StatusUnauthorized, d, "", "choose where to log in")
+}
+
+// login is where links lead to log in.
+func (a *Authenticator) login(ctx context.Context, r *authn.Request) *authn.Answer {
+	params, err := single(r.RawQuery)
+	if err != nil || r.Method != "GET" {
+		return a.page(r, http.StatusBadRequest, pageRestart, "login by "+r.Method+", or with a query that is none")
+	}
+	to, ok := returnAddress(params["return"])
+	if path, _, _ := strings.Cut(to, "?"); !ok || slices.Contains(a.paths(), path) {
+		to = "/"
+	}
+	return a.begin(ctx, r, demand{}, to)
+}
+
+// StepUp sends somebody at a browser to log in again as the policy demands. If the
+// session is like that already, another login would not change the decision.
+func (a *Authenticator) StepUp(ctx context.Context, r *authn.Request, id *authz.Identity, c *authz.Challenge) *authn.Answer {
+	d := demand{ACR: c.ACRValues}
+	if c.MaxAge >= 0 {
+		d.MaxAge = &c.MaxAge
+	}
+	if !person(r) || d == (demand{}) {
+		return nil
+	}
+	leeway := time.Duration(0)
+	if r.Now.Sub(id.ExpiresAt.Add(-a.config.Session.Lifetime)) < again {
+		leeway = a.config.Leeway // the provider's clock is behind: the next login would be as old
+	}
+	if d.met(id.Claims, r.Now, leeway) == nil {
+		return a.page(r, http.StatusForbidden, pageDenied, "the policy asks for an authentication that the session has")
+	}
+	return a.begin(ctx, r, d, a.asked(r))
+}
+
+// again is how soon after a login the next one is taken for the same.
+const again = 3 * time.Second
+
+// begin redirects to the provider, and has the browser go to a page afterwards.
+func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, to string) *authn.Answer {
+	origin := a.origin(r)
+	if origin == "" {
+		return a.page(r, http.StatusForbidden, pageOrigin, "nobody can log in at "+r.Scheme+"://"+r.Host+
+			": it is not https (is the proxy in front one of trusted_proxies?), or not one of origins")
+	}
+	m, err := a.provider.metadata(ctx)
+	if err != nil {
+		return a.failed(ctx, r, err)
+	}
+	f := &flow{
+		State: session.NewID(), Nonce: session.NewID(), Verifier: oauth2.GenerateVerifier(),
+		Origin: origin, Return: to, Begun: r.Now.UnixMilli(), demand: d,
+	}
+	if err := a.remember(r, f); err != nil {
+		return a.failed(ctx, r, err)
+	}
+	a.count.begun.Add(1)
+	return redirect(http.StatusFound, a.authorization(m, f), "log in at "+a.config.Issuer)
+}
+
+func (a *Authenticator) flowPurpose() string { return "login " + a.name }
+
+// remember gives the browser the cookie of a login; it has one at a time.
+func (a *Authenticator) remember(r *authn.Request, f *flow) error {
+	text, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	sealed := base64.RawURLEncoding.EncodeToString(a.keys.Seal(a.flowPurpose(), text))
+	return a.flows.Write(r, sealed, flowLife)
+}
+
+// authorization is the address to log in at.
+func (a *Authenticator) authorization(m *metadata, f *flow) string {
+	opts := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(f.Verifier), oauth2.SetAuthURLParam("nonce", f.Nonce)}
+	for name, value := range a.config.AuthorizationParameters {
+		opts = append(opts, oauth2.SetAuthURLParam(name, value))
+	}
+	if f.ACR != "" {
+		opts = append(opts, oauth2.SetAuthURLParam("acr_values", f.ACR))
+	}
+	if f.MaxAge != nil {
+		opts = append(opts, oauth2.SetAuthURLParam("max_age", strconv.Itoa(*f.MaxAge)))
+	}
+	return a.client.oauth(m, f.Origin+a.config.RedirectPath).AuthCodeURL(f.State, opts...)
+}
+
+// errLogin is a login that cannot go on, and that the sender may begin again.
+var errLogin = errors.New("login is refused")
+
+// callback is where the provider sends the browser back to.
+func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.Answer {
+	if r.Method != "GET" {
+		return a.page(r, http.StatusMethodNotAllowed, pageRestart, "callback by "+r.Method)
+	}
+	value := a.flows.Read(r)
+	a.flows.Clear(r) // whatever comes of it, it is spent
+	f, code, err := a.answered(ctx, r, value)
+	if err != nil {
+		return a.failed(ctx, r, err)
+	}
+	s, err := a.establish(ctx, r, f, code)
+	if err != nil {
+		return a.failed(ctx, r, err)
+	}
+	if err := a.store.Create(ctx, r, s); err != nil {
+		return a.failed(ctx, r, err)
+	}
+	a.count.done.Add(1)
+	return redirect(http.StatusSeeOther, f.Origin+f.Return, "logged in")
+}
+
+// answered checks that the provider's answer belongs to the login that this browser
+// began, and returns the code.
+func (a *Authenticator) answered(ctx context.Context, r *authn.Request, value string) (*flow, string, error) {
+	params, err := single(r.RawQuery)
+	if err != nil {
+		return nil, "", err
+	}
+	f, err := a.opened(r, value)
+	if err != nil {
+		return nil, "", err
+	}
+	if subtle.ConstantTimeCompare([]byte(f.State), []byte(params["state"])) != 1 {
+		return nil, "", fmt.Errorf("%w: state is not that of the login which this browser began last", errLogin)
+	}
+	fresh, err := a.store.Once(ctx, "state "+f.State, time.UnixMilli(f.Begun), flowLife)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case !fresh:
+		return nil, "", fmt.Errorf("%w: state was used before", errLogin)
+	}
+	if err := a.checkIssuer(ctx, params); err != nil {
+		return nil, "", err
+	}
+	if e := params["error"]; e != "" {
+		return nil, "", providerError(e)
+	}
+	if params["code"] == "" {
+		return nil, "", fmt.Errorf("%w: the provider sent neither code nor error", errLogin)
+	}
+	return f, params["code"], nil
+}
+
+// single reads a query in which no parameter stands twice (RFC 6749 section 3.1).
+func single(query string) (map[string]string, error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, fmt.Errorf("%w: query: %w", errLogin, err)
+	}
+	out := make(map[string]string, len(values))
+	for name, v := range values {
+		if len(v) > 1 {
+			return nil, fmt.Errorf("%w: %.32q stands twice", errLogin, name)
+		}
+		out[name] = v[0]
+	}
+	return out, nil
+}
+
+func (a *Authenticator) opened(r *authn.Request, value string) (*flow, error) {
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	if err != nil || value == "" {
+		return nil, fmt.Errorf("%w: the browser has not begun one, or took too long", errLogin)
+	}
+	text, err := a.keys.Open(a.flowPurpose(), sealed)
+	if err != nil {
+		return nil, fmt.Errorf("%w: cookie: %w", errLogin, err)
+	}
+	f := &flow{}
+	if err := json.Unmarshal(text, f); err != nil {
+		return nil, fmt.Errorf("%w: cookie: %w", errLogin, err)
+	}
+	begun := time.UnixMilli(f.Begun)
+	if r.Now.Sub(begun) > flowLife || begun.Sub(r.Now) > time.Minute {
+		return nil, fmt.Errorf("%w: it began at %s", errLogin, begun.UTC().Format(time.RFC3339))
+	}
+	if f.Origin != a.origin(r) {
+		return nil, fmt.Errorf("%w: it began at %s", errLogin, f.Origin)
+	}
+	return f, nil
+}
+
+// checkIssuer keeps a provider from being taken for another one (mix-up; RFC 9207
+// section 2.4).
+func (a *Authenticator) checkIssuer(ctx context.Context, params map[string]string) error {
+	iss, there := params["iss"]
+	if there {
+		if iss != a.config.Issuer {
+			return fmt.Errorf("%w: the answer is of issuer %.64q", errLogin, iss)
+		}
+		return nil
+	}
+	m, err := a.provider.metadata(ctx)
+	if err != nil {
+		return err
+	}
+	if m.namesIssuer {
+		return fmt.Errorf("%w: the answer does not name its issuer, which this provider always does", errLogin)
+	}
+	return nil
+}
+
+// providerError is what the provider answered in place of a code (RFC 6749 section
+// 4.1.2.1).
+func providerError(code string) error {
+	if code == "server_error" || code == "temporarily_unavailable" {
+		return fmt.Errorf("%w: the provider says %s", authn.ErrUnavailable, code)
+	}
+	return fmt.Errorf("%w: the provider says %.64q", errLogin, code)
+}
+
+// establish makes a session of a code.
+func (a *Authenticator) establish(ctx context.Context, r *authn.Request, f *flow, code string) (*session.Session, error) {
+	m, err := a.provider.metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	token, err := a.client.ask(ctx, m, f.Origin+a.config.RedirectPath, code, url.Values{"code_verifier": {f.Verifier}})
+	if err != nil {
+		return nil, err
+	}
+	raw, ok := token.Extra("id_token").(string)
+	if !ok {
+		return nil, fmt.Errorf("%w: the token endpoint gave no ID token", authn.ErrInvalid)
+	}
+	claims, err := a.identify(ctx, raw, token.AccessToken, f.Nonce, r.Now)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.met(claims, r.Now, a.config.Leeway); err != nil {
+		return nil, err
+	}
+	s := &session.Session{Provider: a.name, Issuer: a.config.Issuer, Scopes: a.config.Scopes, Claims: claims}
+	s.Subject, _ = claims["sub"].(string)
+	return s, a.equip(ctx, m, s, token, raw, r.Now)
+}
+
+// equip fills in what the token endpoint gave, and the userinfo.
+func (a *Authenticator) equip(ctx context.Context, m *metadata, s *session.Session, token *oauth2.Token, raw string, now time.Time) error {
+	s.AccessToken, s.IDToken = token.AccessToken, raw
+	if token.RefreshToken != "" {
+		s.RefreshToken = token.RefreshToken
+	}
+	s.AccessEnds = 0
+	if token.ExpiresIn > 0 {
+		s.AccessEnds = now.Unix() + token.ExpiresIn
+	}
+	if scope, ok := token.Extra("scope").(string); ok && scope != "" {
+		s.Scopes = strings.Fields(scope)
+	}
+	s.SID, _ = s.Claims["sid"].(string)
+	if a.config.Userinfo {
+		return a.addUserinfo(ctx, m, s)
+	}
+	return nil
+}
+
+// failed answers for a login that ended. The page says nothing of the reason, which
+// is for the log.
+func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error) *authn.Answer {
+	level, status, text := slog.LevelInfo, http.StatusForbidden, pageDenied
+	switch {
+	case errors.Is(err, errDemand):
+	case errors.Is(err, errLogin):
+		status, text = http.StatusBadRequest, pageRestart
+	case errors.Is(err, authn.ErrInvalid):
+		level = slog.LevelWarn
+	default:
+		level, status, text = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
+	}
+	a.count.refused.Add(1)
+	a.logger.Log(ctx, level, "login ended", slog.Any("error", err), slog.String("request_id", r.ID))
+	return a.page(r, status, text, err.Error())
+}

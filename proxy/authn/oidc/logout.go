@@ -1,0 +1,254 @@
+package oidc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/session"
+)
+
+// logout ends the session here and, if the provider has an address for that, there
+// (OpenID Connect RP-Initiated Logout 1.0). A POST has to come from a page of the same
+// origin and to bring the token that GET gave it: other sites cannot log people out.
+func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Answer {
+	s, err := a.store.Load(ctx, r)
+	if err != nil && !errors.Is(err, session.ErrNone) {
+		return a.failed(ctx, r, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err))
+	}
+	target := ""
+	if m, err := a.provider.metadata(ctx); err == nil {
+		target = m.endSession
+	}
+	switch {
+	case r.Method != "GET" && r.Method != "POST":
+		return a.page(r, http.StatusMethodNotAllowed, pageDenied, "logout by "+r.Method)
+	case s == nil:
+		a.flows.Clear(r)
+		_ = a.store.End(ctx, r, nil) // there is none; only cookies go
+		return a.page(r, http.StatusOK, pageOut, "logout without a session")
+	case r.Method == "GET":
+		return a.logoutForm(r, s, target)
+	}
+	form, err := readForm(ctx, r)
+	if err != nil || !ownForm(r, a.origin(r)) || !a.keys.CheckToken(a.logoutPurpose(), s.ID, form.Get("token")) {
+		return a.page(r, http.StatusForbidden, pageDenied, "logout that the user did not ask for: its form is not ours")
+	}
+	if err := a.store.End(ctx, r, s); err != nil {
+		return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err))
+	}
+	a.count.loggedOut.Add(1)
+	return a.goodbye(r, s, target)
+}
+
+func (a *Authenticator) logoutPurpose() string { return "logout " + a.name }
+
+// logoutForm gives the token, to scripts as JSON.
+func (a *Authenticator) logoutForm(r *authn.Request, s *session.Session, target string) *authn.Answer {
+	token := a.keys.Token(a.logoutPurpose(), s.ID)
+	if person(r) {
+		return render(http.StatusOK, pageData{
+			text:   text{Title: "Log out?", Body: "You will have to log in again to come back."},
+			Action: a.config.LogoutPath, Token: token,
+		}, target, "logout form")
+	}
+	body, err := json.Marshal(map[string]string{"token": token})
+	if err != nil {
+		return a.page(r, http.StatusInternalServerError, pageDenied, err.Error())
+	}
+	return &authn.Answer{Status: http.StatusOK, Body: body, Why: "logout token", Headers: []authz.Header{
+		{Name: "content-type", Value: "application/json"},
+		{Name: "cache-control", Value: "no-store"},
+		{Name: "x-content-type-options", Value: "nosniff"},
+	}}
+}
+
+// goodbye sends the browser to the provider, or to where the operator wants it.
+func (a *Authenticator) goodbye(r *authn.Request, s *session.Session, target string) *authn.Answer {
+	after := a.config.PostLogoutRedirect
+	if strings.HasPrefix(after, "/") {
+		after = a.origin(r) + after
+	}
+	u, err := url.Parse(target)
+	switch {
+	case target != "" && err == nil:
+		q := u.Query()
+		q.Set("client_id", a.config.ClientID)
+		if s.IDToken != "" {
+			q.Set("id_token_hint", s.IDToken)
+		}
+		if after != "" {
+			q.Set("post_logout_redirect_uri", after)
+		}
+		u.RawQuery = q.Encode()
+		return redirect(http.StatusSeeOther, u.String(), "logged out, and on to the provider")
+	case after != "":
+		return redirect(http.StatusSeeOther, after, "logged out")
+	}
+	return a.page(r, http.StatusOK, pageOut, "logged out")
+}
+
+// maxForm bounds a form in bytes: a token and little else.
+const maxForm = 64 << 10
+
+// readForm reads a form body in which no field stands twice.
+func readForm(ctx context.Context, r *authn.Request) (url.Values, error) {
+	media, _, _ := strings.Cut(r.Header("content-type"), ";")
+	if !strings.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") || r.Body == nil {
+		return nil, errors.New("body is not a form")
+	}
+	data, truncated, err := r.Body.Buffer(ctx)
+	if err != nil || truncated || len(data) > maxForm {
+		return nil, errors.New("form is too large or was cut off")
+	}
+	form, err := url.ParseQuery(string(data))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range form {
+		if len(values) > 1 {
+			return nil, fmt.Errorf("%.32q stands twice", name)
+		}
+	}
+	return form, nil
+}
+
+// frontChannel is what the provider has the browser load when its session ends
+// (OpenID Connect Front-Channel Logout 1.0 section 2). Browsers do not send our cookie
+// into another site's frame, so it is the sid that names the session; it is not
+// guessable, and one that nobody here knows changes nothing.
+func (a *Authenticator) frontChannel(ctx context.Context, r *authn.Request) *authn.Answer {
+	params, err := single(r.RawQuery)
+	if err != nil || params["sid"] == "" || params["iss"] != a.config.Issuer || r.Method != "GET" {
+		return a.page(r, http.StatusBadRequest, pageDenied, "front-channel logout without iss and sid of this provider")
+	}
+	if s, err := a.store.Load(ctx, r); err == nil && s.SID == params["sid"] {
+		err = a.store.End(ctx, r, s)
+		if err != nil {
+			return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err))
+		}
+	}
+	if err := a.store.RevokeKnown(ctx, a.config.Issuer, params["sid"]); err != nil {
+		return a.failed(ctx, r, fmt.Errorf("%w: end sessions: %w", authn.ErrUnavailable, err))
+	}
+	answer := a.page(r, http.StatusOK, pageOut, "front-channel logout")
+	for i, h := range answer.Headers {
+		if h.Name == "content-security-policy" { // the provider frames it
+			answer.Headers[i].Value = "default-src 'none'; base-uri 'none'; form-action 'none'"
+		}
+	}
+	return answer
+}
+
+// backChannel is where the provider tells that sessions ended (OpenID Connect
+// Back-Channel Logout 1.0 section 2.5).
+func (a *Authenticator) backChannel(ctx context.Context, r *authn.Request) *authn.Answer {
+	err := a.revoke(ctx, r)
+	status, body := http.StatusOK, []byte(nil)
+	switch {
+	case errors.Is(err, authn.ErrInvalid):
+		status, body = http.StatusBadRequest, []byte(`{"error":"invalid_request"}`)
+	case err != nil:
+		status, body = http.StatusServiceUnavailable, []byte(`{"error":"temporarily_unavailable"}`)
+	}
+	why := "back-channel logout"
+	if err != nil {
+		why = err.Error()
+		a.logger.WarnContext(ctx, "back-channel logout refused", slog.Any("error", err))
+	}
+	answer := &authn.Answer{Status: status, Body: body, Why: why, Headers: []authz.Header{{Name: "cache-control", Value: "no-store"}}}
+	if body != nil {
+		answer.Headers = append(answer.Headers, authz.Header{Name: "content-type", Value: "application/json"})
+	}
+	return answer
+}
+
+func (a *Authenticator) revoke(ctx context.Context, r *authn.Request) error {
+	if r.Method != "POST" {
+		return fmt.Errorf("%w: %s is not POST", authn.ErrInvalid, r.Method)
+	}
+	form, err := readForm(ctx, r)
+	if err != nil {
+		return fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+	}
+	t, err := a.verifier.Verify(ctx, form.Get("logout_token"))
+	if err != nil {
+		return fmt.Errorf("logout token: %w", err)
+	}
+	issued, err := a.checkLogout(t, r.Now)
+	if err != nil {
+		return fmt.Errorf("%w: logout token: %w", authn.ErrInvalid, err)
+	}
+	id, _ := t.Claims["jti"].(string)
+	fresh, err := a.store.Once(ctx, "logout "+id, issued, maxLogoutAge+2*time.Minute)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
+	case !fresh:
+		return fmt.Errorf("%w: logout token was used before", authn.ErrInvalid)
+	}
+	sid, _ := t.Claims["sid"].(string)
+	sub, _ := t.Claims["sub"].(string)
+	if err := a.store.Revoke(ctx, a.config.Issuer, sid, sub); err != nil {
+		return fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
+	}
+	a.count.loggedOut.Add(1)
+	return nil
+}
+
+const (
+	logoutEvent  = "http://schemas.openid.net/event/backchannel-logout"
+	maxLogoutAge = 5 * time.Minute
+)
+
+// checkLogout checks a logout token (OpenID Connect Back-Channel Logout 1.0 section
+// 2.6) and returns when it was issued.
+func (a *Authenticator) checkLogout(t *jwt.Token, now time.Time) (time.Time, error) {
+	if t.Type != "logout+jwt" && t.Type != "jwt" && t.Type != "" {
+		return time.Time{}, fmt.Errorf("type %.32q is not a logout token's", t.Type)
+	}
+	events, _ := t.Claims["events"].(map[string]any)
+	if event, ok := events[logoutEvent].(map[string]any); !ok || event == nil {
+		return time.Time{}, errors.New("events does not say that it is a logout")
+	}
+	if _, there := t.Claims["nonce"]; there {
+		return time.Time{}, errors.New("it has a nonce, as ID tokens have")
+	}
+	audiences, err := jwt.Strings(t.Claims, "aud")
+	if err != nil || !slices.Contains(audiences, a.config.ClientID) {
+		return time.Time{}, fmt.Errorf("it is for %.64q", audiences)
+	}
+	for _, name := range []string{"sid", "sub", "jti"} {
+		if v, ok := t.Claims[name].(string); !ok && t.Claims[name] != nil || len(v) > 255 {
+			return time.Time{}, fmt.Errorf("%s is not a string, or too long", name)
+		}
+	}
+	if t.Claims["jti"] == nil || t.Claims["jti"] == "" {
+		return time.Time{}, errors.New("jti is missing")
+	}
+	if (t.Claims["sid"] == nil || t.Claims["sid"] == "") && (t.Claims["sub"] == nil || t.Claims["sub"] == "") {
+		return time.Time{}, errors.New("neither sid nor sub says whose session ended")
+	}
+	check := a.checkTimes
+	if _, there := t.Claims["exp"]; !there {
+		check = a.checkBegun // older providers leave exp out; the age below ends the token
+	}
+	if err := check(t.Claims, now); err != nil {
+		return time.Time{}, err
+	}
+	issued, err := jwt.Date(t.Claims, "iat")
+	if err == nil && now.Sub(issued) > maxLogoutAge {
+		err = fmt.Errorf("it was issued %s ago", now.Sub(issued))
+	}
+	return issued, err
+}

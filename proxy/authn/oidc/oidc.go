@@ -1,0 +1,237 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/session"
+)
+
+// Deps is what an Authenticator uses of the process. The zero value logs and counts
+// nothing.
+type Deps struct {
+	Logger  *slog.Logger
+	Metrics *meter.Registry
+	Now     func() time.Time // nil: time.Now; requests are judged by their own time
+}
+
+// Authenticator has people log in at one provider. It is safe for concurrent use.
+type Authenticator struct {
+	name     string
+	config   Config
+	provider *provider
+	verifier *jwt.Verifier
+	client   *client
+	keys     *session.Keys
+	store    session.Store
+	flows    *session.Cookies
+	logger   *slog.Logger
+	count    counters
+}
+
+// New makes an authenticator that the configuration calls name. It reads the files of
+// c, and an unreadable one is an error; it asks nobody: that is for Prime and Run.
+func New(name string, c Config, deps Deps) (*Authenticator, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c = c.filled(); c.DisplayName == "" {
+		c.DisplayName = name
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	a := &Authenticator{
+		name: name, config: c, flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
+		logger: deps.Logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer)),
+	}
+	var err error
+	if a.keys, err = session.NewKeys(c.Session.KeysFiles); err != nil {
+		return nil, err
+	}
+	if a.store, err = session.Open(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now}); err != nil {
+		return nil, err
+	}
+	if a.provider, err = newProvider(c, deps.Now); err != nil {
+		return nil, err
+	}
+	if a.client, err = newClient(c, a.provider, deps.Now); err != nil {
+		return nil, err
+	}
+	a.verifier, err = jwt.NewVerifier(name, c.source(), jwt.Deps{Logger: deps.Logger, Now: deps.Now})
+	return a, err
+}
+
+// errNoSession is "not mine" without an allocation: most requests that get here come
+// without a session.
+var errNoSession = fmt.Errorf("%w: no session", authn.ErrNotMine)
+
+// Authenticate returns the identity of the request's session. An access token that
+// has ended is renewed first.
+func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
+	s, err := a.store.Load(ctx, r)
+	switch {
+	case errors.Is(err, session.ErrNone):
+		return nil, errNoSession
+	case err != nil:
+		return nil, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err)
+	case foreign(r):
+		return nil, fmt.Errorf("%w: another site had the browser send the request", errNoSession)
+	}
+	if s.RefreshToken != "" && ended(s, r.Now) {
+		next, err := a.store.Renew(ctx, r, s, a.renew)
+		switch {
+		case errors.Is(err, session.ErrNone):
+			return nil, errNoSession
+		case err != nil:
+			a.count.unavailable.Add(1) // the session goes on until it ends, without an access token
+		default:
+			s = next
+		}
+	} else if err := a.store.Touch(ctx, r, s); err != nil {
+		return nil, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err)
+	}
+	if !ended(s, r.Now) {
+		r.Token = s.AccessToken
+	}
+	return s.Identity(a.identity), nil
+}
+
+// early is how long before its end an access token is renewed: it is still to be
+// used by the upstream.
+const early = 10 * time.Second
+
+func ended(s *session.Session, now time.Time) bool {
+	return s.AccessEnds != 0 && now.Add(early).Unix() >= s.AccessEnds
+}
+
+// identity is what the policy sees of a session.
+func (a *Authenticator) identity(s *session.Session) *authz.Identity {
+	id := &authz.Identity{
+		Authenticated: true, Authenticator: a.name, Kind: Kind, Subject: s.Subject, Issuer: s.Issuer, Claims: s.Claims,
+		Scopes: s.Scopes, ExpiresAt: time.UnixMilli(s.Created).Add(a.config.Session.Lifetime),
+	}
+	id.Audiences, _ = jwt.Strings(s.Claims, "aud") // it was checked at the login
+	return id
+}
+
+// Challenge returns the challenge for those who cannot be redirected.
+func (a *Authenticator) Challenge(err error) string { return authn.BearerChallenge("sallyport", err) }
+
+// Endpoints implements authn.Server.
+func (a *Authenticator) Endpoints() []authn.Endpoint {
+	var hosts []string
+	for _, o := range a.config.Origins {
+		if u, err := url.Parse(o); err == nil && !slices.Contains(hosts, u.Hostname()) {
+			hosts = append(hosts, u.Hostname())
+		}
+	}
+	serve := []func(context.Context, *authn.Request) *authn.Answer{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
+	out := make([]authn.Endpoint, len(serve))
+	for i, path := range a.paths() {
+		out[i] = authn.Endpoint{Path: path, Hosts: hosts, Serve: serve[i]}
+		if path == a.config.BackChannelLogoutPath {
+			out[i].Hosts = nil // the provider may know the gateway by another name
+		}
+	}
+	return out
+}
+
+func (a *Authenticator) paths() []string {
+	c := &a.config
+	return []string{c.RedirectPath, c.LoginPath, c.LogoutPath, c.FrontChannelLogoutPath, c.BackChannelLogoutPath}
+}
+
+// Run keeps metadata and key set fresh until ctx ends, and returns nil then.
+func (a *Authenticator) Run(ctx context.Context) error {
+	defer a.provider.client.Close()
+	if s, ok := a.store.(*session.Shared); ok {
+		// Requests that began before a reload still need it.
+		defer time.AfterFunc(retired, func() { _ = s.Close() })
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { a.provider.run(ctx); return nil })
+	g.Go(func() error { return a.verifier.Run(ctx) })
+	return g.Wait()
+}
+
+// retired is how long the connections to Redis of a configuration that was replaced
+// stay open.
+const retired = 2 * time.Minute
+
+// Prime asks the provider for its metadata and keys.
+func (a *Authenticator) Prime(ctx context.Context) error {
+	_, err := a.provider.metadata(ctx)
+	return errors.Join(err, a.verifier.Prime(ctx))
+}
+
+// Files returns the files that Reload reads.
+func (a *Authenticator) Files() []string {
+	return slices.Concat(a.keys.Files(), a.storeFiles(), a.provider.client.Files(), a.client.files())
+}
+
+func (a *Authenticator) storeFiles() []string {
+	if s, ok := a.store.(*session.Shared); ok {
+		return s.Files()
+	}
+	return nil
+}
+
+// Reload reads the files again. On error what was read before stays.
+func (a *Authenticator) Reload(ctx context.Context) error {
+	err := errors.Join(a.keys.Reload(), a.client.reload())
+	if s, ok := a.store.(*session.Shared); ok {
+		err = errors.Join(err, s.Reload())
+	}
+	if a.config.CAFile == "" {
+		return err
+	}
+	return errors.Join(err, a.provider.client.Reload(), a.verifier.Reload(ctx))
+}
+
+// Inherit takes over what prev, the authenticator of this name in the configuration
+// before, keeps in memory: a reload neither ends sessions nor brings back ended ones.
+func (a *Authenticator) Inherit(prev *Authenticator) {
+	a.keys.Adopt(prev.keys)
+	next, ok := a.store.(*session.Browser)
+	if old, was := prev.store.(*session.Browser); ok && was {
+		next.Adopt(old)
+	}
+	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile {
+		a.provider.current.CompareAndSwap(nil, prev.provider.current.Load())
+	}
+}
+
+// counters count what becomes of logins.
+type counters struct {
+	begun, done, refused, unavailable, renewed, ended, loggedOut *meter.Count
+}
+
+func newCounters(r *meter.Registry, name string) counters {
+	if r == nil {
+		r = meter.New()
+	}
+	logins := r.Counter("sallyport.logins", "{login}",
+		"Logins by authenticator and outcome: begun, done, refused; sessions renewed, ended when renewal was refused, left as they are while the provider is unavailable, logged out.")
+	of := func(outcome string) *meter.Count {
+		return logins.With(meter.String("authenticator", name), meter.String("outcome", outcome))
+	}
+	return counters{
+		begun: of("begun"), done: of("done"), refused: of("refused"), unavailable: of("unavailable"), renewed: of("renewed"),
+		ended: of("ended"), loggedOut: of("logged_out"),
+	}
+}

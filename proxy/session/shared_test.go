@@ -1,0 +1,330 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+// server is a real Redis of its own, which a test may end and start again.
+type server struct {
+	t       *testing.T
+	address string
+	dir     string
+	cmd     *exec.Cmd
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed, which this test runs; do it with: make deps")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{t: t, address: l.Addr().String(), dir: t.TempDir()}
+	l.Close()
+	s.start()
+	t.Cleanup(s.kill)
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	_, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.cmd = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+		"--dir", s.dir, "--requirepass", "s3cret")
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	c := s.client()
+	defer c.Close()
+	deadline := time.Now().Add(20 * time.Second)
+	for c.Ping(s.t.Context()).Err() != nil {
+		if time.Now().After(deadline) {
+			s.t.Fatal("Redis does not answer")
+		}
+	}
+}
+
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+func (s *server) client() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: s.address, Password: "s3cret", DialerRetries: 1})
+}
+
+// replica is the store of one gateway.
+func (s *server) replica(name string) *Shared {
+	s.t.Helper()
+	for file, text := range map[string]string{"key": strings.Repeat("5e", 32), "password": "s3cret\n"} {
+		if err := os.WriteFile(filepath.Join(s.dir, file), []byte(text), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	c := Default()
+	c.KeysFiles = []string{filepath.Join(s.dir, "key")}
+	c.Redis = &RedisConfig{Address: s.address, PasswordFile: filepath.Join(s.dir, "password")}
+	if err := c.Validate(); err != nil {
+		s.t.Fatal(err)
+	}
+	keys, err := NewKeys(c.KeysFiles)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	store, err := NewShared(name, c, keys, Deps{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+func TestReplicasShareSessions(t *testing.T) {
+	redis := newServer(t)
+	a, b := redis.replica("login"), redis.replica("login")
+	now := time.Now()
+	v := someone(9000)
+	j := logIn(t, a, v, now)
+	if len(j) != 1 || len(j["__Host-sallyport-login"]) > 64 {
+		t.Errorf("the cookie has more than an identifier: %v", j)
+	}
+	for name, store := range map[string]Store{"the one": a, "the other": b} {
+		got, err := load(t, store, j, now)
+		if err != nil || got.Subject != "alice" || got.RefreshToken != "rt1" || got.ID != v.ID {
+			t.Fatalf("%s: %+v, %v", name, got, err)
+		}
+	}
+	// Whoever reads Redis finds neither the identifier nor a token.
+	c := redis.client()
+	defer c.Close()
+	keys, err := c.Keys(t.Context(), "*").Result()
+	if err != nil || len(keys) != 3 {
+		t.Fatalf("keys %v, %v", keys, err)
+	}
+	for _, key := range keys {
+		text, _ := c.Get(t.Context(), key).Result() // indexes are no strings
+		for _, secret := range []string{v.ID, "alice", "at1", "rt1"} {
+			if strings.Contains(key+text, secret) {
+				t.Errorf("%s shows %q", key, secret)
+			}
+		}
+		if ttl := c.PTTL(t.Context(), key).Val(); ttl <= 0 || ttl > 13*time.Hour {
+			t.Errorf("%s ends in %s", key, ttl)
+		}
+	}
+	// A session that was put in the place of another is none.
+	other := logIn(t, a, someone(0), now)
+	theirs, mine := a.key(other["__Host-sallyport-login"][2:]), a.key(v.ID)
+	if err := c.Copy(t.Context(), theirs, mine, 0, true).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(t, a, j, now); !errors.Is(err, ErrNone) {
+		t.Errorf("a session in another one's place: %v", err)
+	}
+	for name, jar := range map[string]jar{
+		"nothing": {}, "unknown": {"__Host-sallyport-login": "1." + NewID()}, "long": {"__Host-sallyport-login": "1." + strings.Repeat("x", 3000)},
+		"another authenticator's": {"__Host-sallyport-other": other["__Host-sallyport-login"]},
+	} {
+		if _, err := load(t, a, jar, now); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := load(t, redis.replica("other"), jar{"__Host-sallyport-other": other["__Host-sallyport-login"]}, now); !errors.Is(err, ErrNone) {
+		t.Errorf("under another authenticator: %v", err)
+	}
+	if _, err := load(t, a, other, now.Add(2*time.Hour)); !errors.Is(err, ErrNone) {
+		t.Errorf("idle: %v", err)
+	}
+}
+
+func TestReplicasEndSessions(t *testing.T) {
+	redis := newServer(t)
+	a, b := redis.replica("login"), redis.replica("login")
+	now := time.Now()
+	for name, end := range map[string]func(j jar, v *Session) error{
+		"logout":     func(j jar, v *Session) error { return b.End(t.Context(), j.visit(now), v) },
+		"new login":  func(j jar, _ *Session) error { return b.Create(t.Context(), j.visit(now), someone(0)) },
+		"by sid":     func(jar, *Session) error { return b.Revoke(t.Context(), "https://idp.example", "s1", "alice") },
+		"by subject": func(jar, *Session) error { return b.Revoke(t.Context(), "https://idp.example", "", "alice") },
+		"front":      func(jar, *Session) error { return b.RevokeKnown(t.Context(), "https://idp.example", "s1") },
+		"refused": func(j jar, v *Session) error {
+			if _, err := b.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) { return nil, ErrNone }); !errors.Is(err, ErrNone) {
+				return errors.New("the renewal was not refused")
+			}
+			return nil
+		},
+	} {
+		j := logIn(t, a, someone(0), now)
+		v, err := load(t, a, j, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range []error{
+			b.Revoke(t.Context(), "https://idp.example", "s2", "alice"), b.Revoke(t.Context(), "https://idp.example", "", "bob"),
+			b.Revoke(t.Context(), "https://other.example", "s1", "alice"),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := load(t, a, j, now); err != nil {
+			t.Errorf("%s: others' sessions ended, and this one too: %v", name, err)
+		}
+		if err := end(j, v); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, err := load(t, a, j, now); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: the session goes on elsewhere: %v", name, err)
+		}
+		// Noting its use and renewing it do not bring it back.
+		late := v.Copy()
+		late.Used = now.Add(-30 * time.Minute).UnixMilli()
+		late.sealed = v.sealed
+		if err := a.Touch(t.Context(), j.visit(now), late); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) { return s.Copy(), nil }); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: it was renewed: %v", name, err)
+		}
+		if _, err := load(t, a, j, now); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: the session is back: %v", name, err)
+		}
+	}
+	for i, want := range []bool{true, false} {
+		if got, err := []*Shared{a, b}[i].Once(t.Context(), "jti", now, time.Minute); got != want || err != nil {
+			t.Errorf("once, by replica %d: %v %v", i, got, err)
+		}
+	}
+}
+
+// TestReplicasRenewOnce: the refresh token is good once.
+func TestReplicasRenewOnce(t *testing.T) {
+	redis := newServer(t)
+	replicas := []*Shared{redis.replica("login"), redis.replica("login"), redis.replica("login")}
+	now := time.Now()
+	j := logIn(t, replicas[0], someone(0), now)
+	var asked atomic.Int64
+	renew := func(_ context.Context, s *Session) (*Session, error) {
+		asked.Add(1)
+		next := s.Copy()
+		next.AccessToken, next.RefreshToken = "at2", "rt2"
+		return next, nil
+	}
+	var loaded, done sync.WaitGroup
+	loaded.Add(24)
+	for i := range 24 {
+		done.Go(func() {
+			store, r := replicas[i%3], j.visit(now)
+			s, err := store.Load(t.Context(), r)
+			loaded.Done()
+			loaded.Wait() // all have the old one
+			if err == nil {
+				s, err = store.Renew(t.Context(), r, s, renew)
+			}
+			if err != nil || s.AccessToken != "at2" {
+				t.Errorf("got %+v, %v", s, err)
+			}
+		})
+	}
+	done.Wait()
+	if asked.Load() != 1 {
+		t.Errorf("renewed %d times", asked.Load())
+	}
+	s, err := load(t, replicas[1], j, now)
+	if err != nil || s.RefreshToken != "rt2" {
+		t.Fatalf("got %+v, %v", s, err)
+	}
+	// Noting the use of what was there before does not undo the renewal.
+	old := someone(0)
+	old.ID, old.Created, old.Used, old.sealed = s.ID, s.Created, now.Add(-30*time.Minute).UnixMilli(), "what was there before"
+	if err := replicas[2].Touch(t.Context(), j.visit(now), old); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = load(t, replicas[0], j, now); err != nil || s.RefreshToken != "rt2" {
+		t.Errorf("got %+v, %v", s, err)
+	}
+}
+
+// TestRedisGoesAndComesBack: closed for those who have a session, and only them.
+func TestRedisGoesAndComesBack(t *testing.T) {
+	redis := newServer(t)
+	a := redis.replica("login")
+	now := time.Now()
+	j := logIn(t, a, someone(0), now)
+	v, err := load(t, a, j, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis.kill()
+	for name, do := range map[string]func() error{
+		"load":   func() error { _, err := load(t, a, j, now); return err },
+		"create": func() error { return a.Create(t.Context(), jar{}.visit(now), someone(0)) },
+		"end":    func() error { return a.End(t.Context(), j.visit(now), v) },
+		"revoke": func() error { return a.Revoke(t.Context(), "https://idp.example", "s1", "") },
+		"once":   func() error { _, err := a.Once(t.Context(), "x", now, time.Minute); return err },
+		"touch":  func() error { return a.Touch(t.Context(), j.visit(now.Add(30*time.Minute)), v) },
+		"renew": func() error {
+			_, err := a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) { return s.Copy(), nil })
+			return err
+		},
+	} {
+		if err := do(); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, ErrNone) {
+			t.Errorf("%s: got %v, want ErrUnavailable", name, err)
+		}
+	}
+	if _, err := load(t, a, jar{}, now); !errors.Is(err, ErrNone) {
+		t.Errorf("somebody without a session: %v", err)
+	}
+	redis.start()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("after Redis came back: %v", err)
+	}
+}
+
+func TestRedisConfig(t *testing.T) {
+	good := Default()
+	good.KeysFiles, good.Redis = []string{"k"}, &RedisConfig{Address: "redis:6379"}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*Config){
+		"keys_files: is missing":      func(c *Config) { c.KeysFiles = nil },
+		"redis.address":               func(c *Config) { c.Redis = &RedisConfig{Address: "redis"} },
+		"redis.ca_file: is not used":  func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", CAFile: "f"} },
+		"redis.database: is negative": func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Database: -1} },
+	} {
+		c := good
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+	if _, err := (&RedisConfig{Address: "redis:6379", TLS: true, CAFile: "/nonexistent"}).trust(); err == nil {
+		t.Error("a missing CA was taken")
+	}
+}
