@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
@@ -64,6 +65,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = introspection.New(name, *c.Introspection, introspection.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.MTLS != nil:
 		made, err = mtls.New(name, *c.MTLS)
+	case c.APIKey != nil:
+		made, err = apikey.New(name, *c.APIKey)
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}

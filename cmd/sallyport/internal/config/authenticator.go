@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
@@ -22,6 +23,8 @@ type Authenticator struct {
 	Introspection *introspection.Config `yaml:"introspection"`
 	// MTLS takes the identity from the client's certificate.
 	MTLS *mtls.Config `yaml:"mtls"`
+	// APIKey takes the identity from an API key in a header.
+	APIKey *apikey.Config `yaml:"api_key"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

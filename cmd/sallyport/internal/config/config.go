@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/engine/decisionlog"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
@@ -161,7 +162,13 @@ func (c *Config) At(key string, err error) error {
 
 // defaults are what elements of lists and mappings start from.
 func defaults() []any {
-	return []any{Listener{ListenerConfig: proxy.DefaultListener()}, jwt.Default(), introspection.Default(), upstream.Default()}
+	return []any{
+		Listener{ListenerConfig: proxy.DefaultListener()},
+		upstream.Default(),
+		jwt.Default(),
+		introspection.Default(),
+		apikey.Default(),
+	}
 }
 
 // Validate reports every problem of the values, with keys from the file's root.

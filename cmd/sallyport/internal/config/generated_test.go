@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config/reference"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
@@ -34,6 +35,7 @@ func TestGenerated(t *testing.T) {
 		JWT:           new(jwt.Default()),
 		Introspection: new(introspection.Default()),
 		MTLS:          &mtls.Config{},
+		APIKey:        new(apikey.Default()),
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
