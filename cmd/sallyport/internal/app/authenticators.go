@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
@@ -67,6 +68,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = mtls.New(name, *c.MTLS)
 	case c.APIKey != nil:
 		made, err = apikey.New(name, *c.APIKey)
+	case c.Basic != nil:
+		made, err = basic.New(name, *c.Basic)
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}

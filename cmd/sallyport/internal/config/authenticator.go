@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
@@ -25,6 +26,8 @@ type Authenticator struct {
 	MTLS *mtls.Config `yaml:"mtls"`
 	// APIKey takes the identity from an API key in a header.
 	APIKey *apikey.Config `yaml:"api_key"`
+	// Basic takes the identity from a name and a password in the Authorization header.
+	Basic *basic.Config `yaml:"basic"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
@@ -168,6 +169,7 @@ func defaults() []any {
 		jwt.Default(),
 		introspection.Default(),
 		apikey.Default(),
+		basic.Default(),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config/reference"
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
@@ -36,6 +37,7 @@ func TestGenerated(t *testing.T) {
 		Introspection: new(introspection.Default()),
 		MTLS:          &mtls.Config{},
 		APIKey:        new(apikey.Default()),
+		Basic:         new(basic.Default()),
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
