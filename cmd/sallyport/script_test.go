@@ -28,6 +28,7 @@ func TestScripts(t *testing.T) {
 			"address":  address,
 			"upstream": upstream,
 			"request":  request,
+			"iap":      iap,
 		},
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 	"github.com/sallyport/sallyport/proxy/judge"
 )
 
@@ -70,6 +71,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = apikey.New(name, *c.APIKey)
 	case c.Basic != nil:
 		made, err = basic.New(name, *c.Basic)
+	case c.SignedHeader != nil:
+		made, err = signedheader.New(name, *c.SignedHeader, signedheader.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}
@@ -103,6 +106,17 @@ func credentialHeaders(all map[string]*authenticator) (out []string) {
 	for _, x := range all {
 		if c, ok := x.Authenticator.(authn.Carrier); ok {
 			out = append(out, c.CredentialHeaders()...)
+		}
+	}
+	return out
+}
+
+// unsignedHeaders are those that a proxy in front sets without a signature: a client
+// could have sent them too, so they end here.
+func unsignedHeaders(all map[string]*authenticator) (out []string) {
+	for _, x := range all {
+		if s, ok := x.Authenticator.(*signedheader.Authenticator); ok {
+			out = append(out, s.UnsignedHeaders()...)
 		}
 	}
 	return out

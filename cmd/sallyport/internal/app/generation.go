@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -57,7 +58,9 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	if err != nil {
 		return nil, exit.With(exit.Config, cfg.At("protected_resources", err))
 	}
-	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
+	front := cfg.Front()
+	front.IdentityHeaders = slices.Concat(front.IdentityHeaders, unsignedHeaders(g.authenticators))
+	g.front, err = proxy.Build(front, proxy.Parts{
 		Decider:   g.policy.engine,
 		Chain:     a.chain(g.authenticators),
 		Outbound:  func(r route.Config) (judge.Outbound, error) { return outbound.New(r, outbound.Deps{}) },

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 )
 
 // Authenticator is one mechanism: exactly one of its keys is set. Its fields are
@@ -28,6 +29,8 @@ type Authenticator struct {
 	APIKey *apikey.Config `yaml:"api_key"`
 	// Basic takes the identity from a name and a password in the Authorization header.
 	Basic *basic.Config `yaml:"basic"`
+	// SignedHeader takes the identity from a header that a proxy in front signs.
+	SignedHeader *signedheader.Config `yaml:"signed_header"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -170,6 +171,7 @@ func defaults() []any {
 		introspection.Default(),
 		apikey.Default(),
 		basic.Default(),
+		signedheader.Default(),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -38,6 +39,7 @@ func TestGenerated(t *testing.T) {
 		MTLS:          &mtls.Config{},
 		APIKey:        new(apikey.Default()),
 		Basic:         new(basic.Default()),
+		SignedHeader:  new(signedheader.Default()),
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
