@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/problem"
 )
@@ -29,7 +30,7 @@ func signedToken(t *testing.T, k ed25519.PrivateKey, sub string) string {
 }
 
 // tokens makes the chain of a route that takes the tokens of k's issuer.
-func tokens(t *testing.T, k ed25519.PrivateKey, limit jwt.VerificationLimit) option {
+func tokens(t *testing.T, k ed25519.PrivateKey, bound limit.Config) option {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "keys.json")
 	set := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k1","x":%q}]}`,
@@ -38,7 +39,7 @@ func tokens(t *testing.T, k ed25519.PrivateKey, limit jwt.VerificationLimit) opt
 		t.Fatal(err)
 	}
 	c := jwt.Default()
-	c.Issuer, c.Audiences, c.JWKSFile, c.VerificationLimit = limitIssuer, []string{"orders-api"}, file, limit
+	c.Issuer, c.Audiences, c.JWKSFile, c.VerificationLimit = limitIssuer, []string{"orders-api"}, file, bound
 	a, err := jwt.New("corp", c, jwt.Deps{})
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +57,7 @@ func tokens(t *testing.T, k ed25519.PrivateKey, limit jwt.VerificationLimit) opt
 func TestForgerGets429(t *testing.T) {
 	key, stranger := ed25519.NewKeyFromSeed(make([]byte, 32)), ed25519.NewKeyFromSeed([]byte("another key, 32 bytes of a seed."))
 	up := listenRaw(t, nil)
-	g := start(t, up.addr(), tokens(t, key, jwt.VerificationLimit{Failures: 1.0 / 3600, Burst: 3}),
+	g := start(t, up.addr(), tokens(t, key, limit.Config{Failures: 1.0 / 3600, Burst: 3}),
 		withListener(func(l *ListenerConfig) { l.TrustedProxies = []string{"127.0.0.1/32"} }))
 	send := func(client, token string) *http.Response {
 		t.Helper()

@@ -23,7 +23,12 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": status,
+			"status":   status,
+			"setenv":   setenv,
+			"address":  address,
+			"upstream": upstream,
+			"request":  request,
+			"iap":      iap,
 		},
 	})
 }

@@ -16,7 +16,7 @@ import (
 // verbs are all that the binary does. A verb stands here when it works.
 func verbs() []*cobra.Command {
 	return []*cobra.Command{
-		serveVerb(), demoVerb(), checkVerb(), testVerb(), explainVerb(), bundleVerb(), importVerb(),
+		serveVerb(), demoVerb(), checkVerb(), testVerb(), explainVerb(), bundleVerb(), importVerb(), keyVerb(),
 		schemaVerb(), healthcheckVerb(), versionVerb(),
 	}
 }

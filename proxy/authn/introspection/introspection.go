@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
 )
 
@@ -32,7 +33,7 @@ type Authenticator struct {
 	provider *provider
 	reader   reader
 	flights  singleflight.Group
-	limiter  *jwt.Limiter
+	limiter  *limit.Limiter
 	asked    func(ctx context.Context, outcome string)
 
 	// Tokens that were refused are kept apart: a stranger can make as many as it

@@ -2,7 +2,7 @@ package introspection
 
 import (
 	"github.com/sallyport/sallyport/engine/setting"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // QuestionLimit bounds the questions that one client can cause with tokens that are
@@ -50,6 +50,6 @@ func (l QuestionLimit) problems() []error {
 	return errs
 }
 
-func (l QuestionLimit) limiter() (*jwt.Limiter, error) {
-	return jwt.NewLimiter(jwt.VerificationLimit{Failures: l.Failures, Burst: l.Burst, Clients: l.Clients})
+func (l QuestionLimit) limiter() (*limit.Limiter, error) {
+	return limit.New(limit.Config{Failures: l.Failures, Burst: l.Burst, Clients: l.Clients})
 }

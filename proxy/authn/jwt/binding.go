@@ -70,12 +70,12 @@ func (a *Authenticator) checkPossession(r *authn.Request, bound binding, token s
 		return fmt.Errorf("%w: token came with the DPoP scheme and is not bound to a key", authn.ErrInvalid)
 	}
 	// A forged proof costs what a forged token does.
-	if err := a.limiter.allow(r.Client, r.Now); err != nil {
+	if err := a.limiter.Allow(r.Client, r.Now); err != nil {
 		return err
 	}
 	err := a.dpop.Check(r, token, bound.key)
 	if errors.Is(err, errSignature) {
-		a.limiter.charge(r.Client, r.Now)
+		a.limiter.Charge(r.Client, r.Now)
 	}
 	return err
 }

@@ -22,6 +22,7 @@ type rules struct {
 	leeway    time.Duration
 	required  map[string][]string
 	scopes    []string // claims that hold them
+	use       Use
 }
 
 func newRules(name string, c Config) *rules {
@@ -54,8 +55,11 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 	if err := r.checkRequired(claims); err != nil {
 		return nil, err
 	}
+	if err := r.use.check(claims, now); err != nil {
+		return nil, err
+	}
 	id := &authz.Identity{
-		Authenticated: true, Authenticator: r.name, Kind: Kind, Issuer: r.issuer, Audiences: audiences,
+		Authenticated: true, Authenticator: r.name, Kind: r.use.kind(), Issuer: r.issuer, Audiences: audiences,
 		Claims: claims, TokenHeader: t.header, ExpiresAt: expires,
 	}
 	return id, r.describe(id, claims)
@@ -71,7 +75,7 @@ func (r *rules) checkType(t *compact, claims map[string]any) error {
 	if !slices.Contains(r.types, typ) {
 		return fmt.Errorf("token type %.64q is not accepted", t.typ)
 	}
-	if typ == "at+jwt" {
+	if typ == "at+jwt" || r.use.IDTokens {
 		return nil
 	}
 	for _, name := range []string{"at_hash", "c_hash", "s_hash", "events"} {

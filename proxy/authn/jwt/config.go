@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -62,7 +63,7 @@ type Config struct {
 	// CacheSize is the number of verified tokens kept.
 	CacheSize int `yaml:"cache_size"`
 	// VerificationLimit bounds the work that a client causes with forged tokens.
-	VerificationLimit VerificationLimit `yaml:"verification_limit"`
+	VerificationLimit limit.Config `yaml:"verification_limit"`
 	// DecryptionKeysFiles hold the private keys that the issuer encrypts tokens for:
 	// PEM, a JWK or a JWK set. The signed token inside is verified like any other.
 	DecryptionKeysFiles []string `yaml:"decryption_keys_files" sallyport:"path"`
@@ -78,19 +79,15 @@ const maxLeeway = 60 * time.Second
 // Default returns the settings of a Config that leaves them out.
 func Default() Config {
 	return Config{
-		Algorithms:      []string{"RS256", "PS256", "ES256", "EdDSA"},
-		TokenTypes:      []string{"at+jwt", "JWT", ""},
-		ScopeClaims:     []string{"scope", "scp"},
-		Leeway:          30 * time.Second,
-		RefreshInterval: 5 * time.Minute,
-		CacheSize:       65536,
-		VerificationLimit: VerificationLimit{
-			Failures: 100,
-			Burst:    200,
-			Clients:  16384,
-		},
-		DPoP:  dpop.Default(),
-		Realm: "sallyport",
+		Algorithms:        []string{"RS256", "PS256", "ES256", "EdDSA"},
+		TokenTypes:        []string{"at+jwt", "JWT", ""},
+		ScopeClaims:       []string{"scope", "scp"},
+		Leeway:            30 * time.Second,
+		RefreshInterval:   5 * time.Minute,
+		CacheSize:         65536,
+		VerificationLimit: limit.Default(),
+		DPoP:              dpop.Default(),
+		Realm:             "sallyport",
 	}
 }
 
@@ -112,7 +109,7 @@ func (c Config) filled() Config {
 	if c.CacheSize == 0 {
 		c.CacheSize = d.CacheSize
 	}
-	c.VerificationLimit = c.VerificationLimit.filled()
+	c.VerificationLimit = c.VerificationLimit.Filled(d.VerificationLimit)
 	c.DPoP = c.DPoP.Filled()
 	if c.Realm == "" {
 		c.Realm = d.Realm
@@ -222,7 +219,7 @@ func (c Config) validateRequiredClaims() error {
 }
 
 func (c Config) validateLimits() error {
-	errs := c.VerificationLimit.problems()
+	errs := []error{setting.Under("verification_limit", c.VerificationLimit.Validate())}
 	if c.Leeway < 0 || c.Leeway > maxLeeway {
 		errs = append(errs, setting.Problemf("leeway", "%s is not between 0s and %s", c.Leeway, maxLeeway))
 	}

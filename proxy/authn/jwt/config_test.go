@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 func TestValidate(t *testing.T) {
@@ -48,7 +49,7 @@ func TestValidate(t *testing.T) {
 		{"claim without values", func(c *Config) { c.RequiredClaims = map[string][]string{"tenant": nil} }, []string{"required_claims.tenant"}},
 		{"refresh", func(c *Config) { c.RefreshInterval = time.Millisecond }, []string{"refresh_interval"}},
 		{"cache", func(c *Config) { c.CacheSize = -1 }, []string{"cache_size"}},
-		{"verification limit", func(c *Config) { c.VerificationLimit = VerificationLimit{Failures: -1, Burst: -1, Clients: 1 << 25} }, []string{
+		{"verification limit", func(c *Config) { c.VerificationLimit = limit.Config{Failures: -1, Burst: -1, Clients: 1 << 25} }, []string{
 			"verification_limit.failures", "verification_limit.burst", "verification_limit.clients",
 		}},
 		{"scope claims", func(c *Config) { c.ScopeClaims = []string{"scope", ""} }, []string{"scope_claims"}},

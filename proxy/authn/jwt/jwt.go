@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // Deps is what an Authenticator uses of the process. The zero value logs and
@@ -32,7 +33,7 @@ type Authenticator struct {
 	cache   *cache
 	foreign *foreign
 	flights *flights
-	limiter *limiter
+	limiter *limit.Limiter
 	keys    *keyring
 	dpop    *dpop.Verifier
 	fetcher *fetcher // nil with jwks_file
@@ -60,7 +61,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.limiter, err = newLimiter(c.VerificationLimit); err != nil {
+	if a.limiter, err = limit.New(c.VerificationLimit); err != nil {
 		return nil, err
 	}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
@@ -154,18 +155,18 @@ func (a *Authenticator) unseal(ctx context.Context, token string, keys []*opener
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	if err := a.limiter.allow(r.Client, r.Now); err != nil {
+	if err := a.limiter.Allow(r.Client, r.Now); err != nil {
 		a.verified(ctx, outcomeLimited)
 		return nil, err
 	}
 	inside, err := s.open(keys)
 	if err != nil { // another authenticator may have the key
-		a.limiter.charge(r.Client, r.Now)
+		a.limiter.Charge(r.Client, r.Now)
 		return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrForeign, s.kid, err)
 	}
 	e, err := a.verify(ctx, token, inside, r.Client, r.Now)
 	if (errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrForeign)) && !errors.Is(err, errSignature) { // that is charged already
-		a.limiter.charge(r.Client, r.Now)
+		a.limiter.Charge(r.Client, r.Now)
 	}
 	return e, err
 }
@@ -199,14 +200,14 @@ func (a *Authenticator) verify(ctx context.Context, token, text, client string, 
 // verifySignature returns the key that signed t. Nothing that t says is true
 // before.
 func (a *Authenticator) verifySignature(ctx context.Context, t *compact, client string, now time.Time) (*key, error) {
-	if err := a.limiter.allow(client, now); err != nil {
+	if err := a.limiter.Allow(client, now); err != nil {
 		a.verified(ctx, outcomeLimited)
 		return nil, err
 	}
 	k, err := a.keys.verify(ctx, t, a.allowed)
 	switch {
 	case errors.Is(err, errSignature):
-		a.limiter.charge(client, now)
+		a.limiter.Charge(client, now)
 		a.verified(ctx, outcomeFailed)
 		return nil, err
 	case err != nil:

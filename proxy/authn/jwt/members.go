@@ -81,18 +81,3 @@ func Compact(text string) bool {
 	}
 	return false
 }
-
-// Limiter bounds what a client can cause with bad tokens, as VerificationLimit says.
-type Limiter struct{ limiter *limiter }
-
-// NewLimiter makes a limiter of settings that are all there.
-func NewLimiter(l VerificationLimit) (*Limiter, error) {
-	inner, err := newLimiter(l)
-	return &Limiter{limiter: inner}, err
-}
-
-// Allow returns an authn.TooManyError if client has had too many bad tokens.
-func (l *Limiter) Allow(client string, now time.Time) error { return l.limiter.allow(client, now) }
-
-// Charge takes one bad token from what client has left.
-func (l *Limiter) Charge(client string, now time.Time) { l.limiter.charge(client, now) }

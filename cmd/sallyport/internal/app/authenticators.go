@@ -13,11 +13,14 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/authn/oidc"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 	"github.com/sallyport/sallyport/proxy/judge"
 )
 
@@ -92,6 +95,12 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = mtls.New(name, *c.MTLS)
 	case c.OIDC != nil:
 		made, err = oidc.New(name, *c.OIDC, oidc.Deps{Logger: a.logger, Metrics: a.telemetry.Metrics})
+	case c.APIKey != nil:
+		made, err = apikey.New(name, *c.APIKey)
+	case c.Basic != nil:
+		made, err = basic.New(name, *c.Basic)
+	case c.SignedHeader != nil:
+		made, err = signedheader.New(name, *c.SignedHeader, signedheader.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}
@@ -131,6 +140,17 @@ func credentialHeaders(all map[string]*authenticator) (out []string) {
 	for _, x := range all {
 		if c, ok := x.Authenticator.(authn.Carrier); ok {
 			out = append(out, c.CredentialHeaders()...)
+		}
+	}
+	return out
+}
+
+// unsignedHeaders are those that a proxy in front sets without a signature: a client
+// could have sent them too, so they end here.
+func unsignedHeaders(all map[string]*authenticator) (out []string) {
+	for _, x := range all {
+		if s, ok := x.Authenticator.(*signedheader.Authenticator); ok {
+			out = append(out, s.UnsignedHeaders()...)
 		}
 	}
 	return out

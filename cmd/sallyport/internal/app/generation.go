@@ -59,7 +59,9 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	if err != nil {
 		return nil, exit.With(exit.Config, cfg.At("protected_resources", err))
 	}
-	g.front, err = proxy.Build(cfg.Front(), proxy.Parts{
+	front := cfg.Front()
+	front.IdentityHeaders = slices.Concat(front.IdentityHeaders, unsignedHeaders(g.authenticators))
+	g.front, err = proxy.Build(front, proxy.Parts{
 		Decider:   g.policy.engine,
 		Chain:     a.chain(g.authenticators),
 		Outbound:  g.outgoing.of,

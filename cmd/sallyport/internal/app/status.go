@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -157,6 +158,26 @@ func checkCerts(cfg *config.Config) error {
 	return errors.Join(errs...)
 }
 
+// plainPasswords returns the listeners at which passwords arrive readable by whoever
+// is on the way, by key, and what that means.
+func plainPasswords(cfg *config.Config) map[string]string {
+	out := map[string]string{}
+	for name, x := range cfg.Authenticators {
+		for i, l := range cfg.Listeners {
+			if x.Basic != nil && l.TLS == nil && !l.RedirectToHTTPS && !isLoopback(l.Address) {
+				out[fmt.Sprintf("listeners[%d].tls", i)] = "is missing: whoever controls the network reads the passwords of authenticator " + name
+			}
+		}
+	}
+	return out
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
 // warn names the choices that weaken the gateway, once, at start.
 func (a *App) warn(ctx context.Context, cfg *config.Config) {
 	say := func(key, what string) {
@@ -176,6 +197,9 @@ func (a *App) warn(ctx context.Context, cfg *config.Config) {
 				say(fmt.Sprintf("listeners[%d].trusted_proxies", i), "every client says who it is and where it came from")
 			}
 		}
+	}
+	for key, means := range plainPasswords(cfg) {
+		say(key, means)
 	}
 	for name, u := range cfg.Upstreams {
 		if u.TLS.InsecureSkipVerify {

@@ -7,11 +7,14 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
 	"github.com/sallyport/sallyport/proxy/authn/oidc"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 )
 
 // Authenticator is one mechanism: exactly one of its keys is set. Its fields are
@@ -28,6 +31,12 @@ type Authenticator struct {
 	MTLS *mtls.Config `yaml:"mtls"`
 	// OIDC has people log in at an OpenID provider and keeps their sessions.
 	OIDC *oidc.Config `yaml:"oidc"`
+	// APIKey takes the identity from an API key in a header.
+	APIKey *apikey.Config `yaml:"api_key"`
+	// Basic takes the identity from a name and a password in the Authorization header.
+	Basic *basic.Config `yaml:"basic"`
+	// SignedHeader takes the identity from a header that a proxy in front signs.
+	SignedHeader *signedheader.Config `yaml:"signed_header"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

@@ -22,11 +22,14 @@ import (
 	"github.com/sallyport/sallyport/engine/decisionlog"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/oidc"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
@@ -173,7 +176,9 @@ func (c *Config) At(key string, err error) error {
 func defaults() []any {
 	return []any{
 		Listener{ListenerConfig: proxy.DefaultListener()},
-		jwt.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(), upstream.Default(),
+		upstream.Default(),
+		jwt.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(),
+		apikey.Default(), basic.Default(), signedheader.Default(),
 		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}
 }

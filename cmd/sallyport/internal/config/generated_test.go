@@ -11,10 +11,13 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config/reference"
 	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/authn/apikey"
+	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
 	"github.com/sallyport/sallyport/proxy/authn/mtls"
+	"github.com/sallyport/sallyport/proxy/authn/signedheader"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
@@ -38,6 +41,9 @@ func TestGenerated(t *testing.T) {
 		Introspection: new(introspection.Default()),
 		Kubernetes:    new(kubernetes.Default()),
 		MTLS:          &mtls.Config{Forwarded: &mtls.Forwarded{}},
+		APIKey:        new(apikey.Default()),
+		Basic:         new(basic.Default()),
+		SignedHeader:  new(signedheader.Default()),
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
