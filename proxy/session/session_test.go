@@ -356,6 +356,23 @@ func TestKeyFiles(t *testing.T) {
 	}
 }
 
+// TestSealedForOnePurpose: a login that began is no session.
+func TestSealedForOnePurpose(t *testing.T) {
+	k, err := NewKeys(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := k.Seal("login", []byte("text"))
+	if text, err := k.Open("login", sealed); err != nil || string(text) != "text" {
+		t.Errorf("got %q, %v", text, err)
+	}
+	for _, other := range []string{"session", "login2", ""} {
+		if _, err := k.Open(other, sealed); err == nil {
+			t.Errorf("opened for %q", other)
+		}
+	}
+}
+
 func TestTokens(t *testing.T) {
 	k, err := NewKeys(nil)
 	if err != nil {
