@@ -29,6 +29,8 @@ type Parts struct {
 	ResourceMetadata func(host, path string) string
 	// CredentialHeaders are further header names that carry credentials.
 	CredentialHeaders []string
+	// AssertedHeaders are those of them that are forwarded only when verified.
+	AssertedHeaders []string
 	// Outbound returns what gets the upstream's credentials for a route; nil, also
 	// for one route: none.
 	Outbound func(route.Config) (judge.Outbound, error)
@@ -97,7 +99,7 @@ func Build(cfg Config, parts Parts) (*Snapshot, error) {
 	}
 	s.judge = judge.New(judge.Config{
 		Routes: table, Chains: chains, Decider: parts.Decider, IdentityHeaders: cfg.IdentityHeaders, Tracer: parts.Tracer,
-		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, Outbound: outbound,
+		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, AssertedHeaders: parts.AssertedHeaders, Outbound: outbound,
 		ResourceMetadata: parts.ResourceMetadata,
 		Upstream:         func(name string) bool { return s.upstreams[name] != nil },
 	})

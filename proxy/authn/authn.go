@@ -164,6 +164,13 @@ type Carrier interface {
 	CredentialHeaders() []string
 }
 
+// Asserter is an authenticator of headers by which something in front says who the
+// caller is. An upstream may believe them, so that one which the authenticator has
+// not taken is never forwarded.
+type Asserter interface {
+	AssertedHeaders() []string
+}
+
 // Runner is an authenticator that works in the background. Run returns when ctx
 // ends.
 type Runner interface {

@@ -300,3 +300,37 @@ func TestChallengesBecomeLogins(t *testing.T) {
 		})
 	}
 }
+
+// A header by which something in front says who the caller is goes upstream only
+// when it was verified for this request: another credential does not vouch for it.
+func TestAssertedHeadersAreForwardedOnlyWhenTaken(t *testing.T) {
+	for _, tc := range []struct {
+		name           string
+		taken, forward bool
+		want           int
+	}{
+		{"not looked at", false, false, 0},
+		{"not looked at, on a route that forwards credentials", false, true, 0},
+		{"taken", true, false, 0},
+		{"taken, on a route that forwards credentials", true, true, 1},
+	} {
+		m := mechanism(func(r *authn.Request) (*authz.Identity, error) {
+			if tc.taken {
+				r.Spend("x-goog-iap-jwt-assertion")
+			}
+			return &authz.Identity{Authenticated: true}, nil
+		})
+		j := judgeWith(t, m, func(c *Config, r *route.Config) {
+			r.ForwardCredentials = tc.forward
+			c.CredentialHeaders = []string{"x-goog-iap-jwt-assertion"}
+			c.AssertedHeaders = c.CredentialHeaders
+		})
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{Name: "x-goog-iap-jwt-assertion", Value: "t"}))
+		if v.Forward == nil {
+			t.Fatal(v.Err)
+		}
+		if got := len(values(v.Forward.Headers, "x-goog-iap-jwt-assertion")); got != tc.want {
+			t.Errorf("%s: forwarded %d times, want %d", tc.name, got, tc.want)
+		}
+	}
+}

@@ -59,7 +59,8 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		default:
 			continue
 		}
-		if len(spent) > 0 && !r.Config.ForwardsCredentials() && slices.Contains(spent, h.Name) {
+		taken := len(spent) > 0 && slices.Contains(spent, h.Name)
+		if taken && !r.Config.ForwardsCredentials() || !taken && containsFold(j.cfg.AssertedHeaders, h.Name) {
 			continue
 		}
 		f.Headers = append(f.Headers, h)

@@ -61,6 +61,9 @@ type Config struct {
 	// CredentialHeaders are further header names that carry credentials: a policy
 	// does not see them unless its route asks for them by name.
 	CredentialHeaders []string
+	// AssertedHeaders are those of CredentialHeaders that are forwarded only when an
+	// authenticator has taken them.
+	AssertedHeaders []string
 	// IdentityHeaders are further header names that clients may not send.
 	IdentityHeaders []string
 	// Tracer makes the spans of authenticating and deciding; nil: none.

@@ -92,6 +92,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	return a.AuthenticateToken(ctx, value, r)
 }
 
+// AssertedHeaders returns the signed header: unverified, it is anybody's word.
+func (a *Authenticator) AssertedHeaders() []string { return []string{a.header} }
+
 // CredentialHeaders returns the signed header.
 func (a *Authenticator) CredentialHeaders() []string { return []string{a.header} }
 

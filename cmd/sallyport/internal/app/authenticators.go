@@ -145,6 +145,16 @@ func credentialHeaders(all map[string]*authenticator) (out []string) {
 	return out
 }
 
+// assertedHeaders are the headers in which something in front says who the caller is.
+func assertedHeaders(all map[string]*authenticator) (out []string) {
+	for _, x := range all {
+		if c, ok := x.Authenticator.(authn.Asserter); ok {
+			out = append(out, c.AssertedHeaders()...)
+		}
+	}
+	return out
+}
+
 // unsignedHeaders are those that a proxy in front sets without a signature: a client
 // could have sent them too, so they end here.
 func unsignedHeaders(all map[string]*authenticator) (out []string) {

@@ -66,6 +66,7 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 		Chain:     a.chain(g.authenticators),
 		Outbound:  g.outgoing.of,
 		Endpoints: slices.Concat(endpoints(g.authenticators), resources.Endpoints(), g.outgoing.endpoints()), CredentialHeaders: credentialHeaders(g.authenticators),
+		AssertedHeaders:  assertedHeaders(g.authenticators),
 		ResourceMetadata: resources.Metadata,
 		Gateway:          authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
 		PolicyBodyBytes:  int64(cfg.Policy.MaxBodyBytes),
