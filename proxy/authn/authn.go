@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
@@ -114,6 +115,14 @@ func (r *Request) Spend(header string) { r.spentHeaders = append(r.spentHeaders,
 // SpendCookie is Spend for one cookie. It is never forwarded: a session of the
 // gateway is good for nothing behind it but for being stolen.
 func (r *Request) SpendCookie(name string) { r.spentCookies = append(r.spentCookies, name) }
+
+// OwnCookie reports whether a cookie of that name is the gateway's: a session or a
+// login under way. Browsers send them with every request to the host, also on routes
+// that look at none, and no upstream ever gets one.
+func OwnCookie(name string) bool {
+	return strings.HasPrefix(name, "__Host-sallyport-") || strings.HasPrefix(name, "__Secure-sallyport-") ||
+		strings.HasPrefix(name, "sallyport-insecure-")
+}
 
 // Spent returns what Spend and SpendCookie were called with.
 func (r *Request) Spent() (headers, cookies []string) { return r.spentHeaders, r.spentCookies }

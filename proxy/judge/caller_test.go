@@ -334,3 +334,20 @@ func TestAssertedHeadersAreForwardedOnlyWhenTaken(t *testing.T) {
 		}
 	}
 }
+
+// Browsers send the gateway's session to every path of the host. A route that logs
+// nobody in must not hand it to its upstream, which could use it here.
+func TestSessionsNeverReachUpstreams(t *testing.T) {
+	for _, forward := range []bool{false, true} {
+		j := judgeWith(t, alice(nil, nil), func(_ *Config, r *route.Config) { r.ForwardCredentials = forward })
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{
+			Name: "cookie", Value: "a=1; __Host-sallyport-login=s; __Host-sallyport-login.1=s; __Secure-sallyport-login=s; sallyport-insecure-login=s; b=2",
+		}))
+		if v.Forward == nil {
+			t.Fatal(v.Err)
+		}
+		if got := values(v.Forward.Headers, "cookie"); !slices.Equal(got, []string{"a=1; b=2"}) {
+			t.Errorf("forwarded %q", got)
+		}
+	}
+}

@@ -47,7 +47,7 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardsCredentials() {
 				continue
 			}
-			if h.Name == "cookie" && len(cookies) > 0 {
+			if h.Name == "cookie" && (len(cookies) > 0 || strings.Contains(h.Value, "sallyport-")) {
 				if h.Value = withoutCookies(h.Value, cookies); h.Value == "" {
 					continue
 				}
