@@ -86,6 +86,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 
 var (
 	errForeign   = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
+	errBound     = fmt.Errorf("%w: a token that is bound to a key (RFC 9449), which is not asked about", authn.ErrForeign)
 	errForm      = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
 	errStillDead = fmt.Errorf("%w: it was refused a moment ago", authn.ErrInvalid)
 )
@@ -94,6 +95,9 @@ var (
 // Tokens that were asked about before cost a look into the cache.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
 	token, err := jwt.Bearer(r.Authorization)
+	if scheme, _, _ := strings.Cut(r.Authorization, " "); strings.EqualFold(scheme, "DPoP") {
+		return nil, errBound
+	}
 	switch {
 	case err != nil:
 		return nil, err
