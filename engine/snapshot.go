@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/engine/analysis"
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/decisioncache"
+	pace "github.com/sallyport/sallyport/engine/document"
 )
 
 // ErrUndefinedEntrypoint says that a revision has no rule that an entrypoint
@@ -82,6 +83,7 @@ func (e *Engine) Activate(ctx context.Context, rev Revision) error {
 	}
 	// Point of no return: nothing below can fail.
 	e.current.Store(snap)
+	pace.Serving()
 	e.metrics.activation(true)
 	e.deps.Logger.DebugContext(ctx, "policy activated", slog.String("revision", rev.ID), slog.Any("bundles", snap.bundles))
 	return nil

@@ -14,15 +14,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"runtime"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
 const (
-	// slice is how many bytes are decoded before others may run: about a tenth of
-	// a millisecond.
+	// slice is how many bytes are decoded before others may run: about a tenth
+	// of a millisecond.
 	slice = 8 << 10
 	// hashed is the same for hashing, which is faster.
 	hashed = 64 << 10
@@ -81,10 +80,6 @@ func decodeJSON(text []byte) (ast.Value, error) {
 	}
 	return t.Value, nil
 }
-
-// GiveWay lets everything that is ready to run go first. Long work calls it
-// between its steps.
-func GiveWay() { runtime.Gosched() }
 
 // Sum is the SHA-256 of the text.
 func Sum(text []byte) [sha256.Size]byte {
