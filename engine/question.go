@@ -74,6 +74,6 @@ func (q *question) keep(d *authz.Decision) (evicted int) {
 		return 0
 	}
 	kept := *d
-	kept.Cached = true
+	kept.Cached, kept.Memo = true, &authz.Memo{}
 	return q.cache.Put(q.key, &kept, q.now, q.until)
 }

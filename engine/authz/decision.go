@@ -3,6 +3,7 @@ package authz
 import (
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +29,7 @@ type Decision struct {
 	Revision string            // policy revision that decided
 	Bundles  map[string]string // revision of each of its bundles, by name; shared, not to be changed
 	Cached   bool              // taken from the decision cache
+	Memo     *Memo             // of a decision that further requests get too; nil: none
 
 	// On deny.
 	Status   int               // 0: 403
@@ -134,3 +136,26 @@ type Record struct {
 	Authenticate, Decide, Forward time.Duration
 	TraceID, SpanID               string
 }
+
+// Memo is a place beside a decision that many requests share, for what one of them
+// found out about it: it is not to be found out again. What is there is no part of
+// the decision, and can go at any time. A nil Memo remembers nothing.
+type Memo struct{ v atomic.Value }
+
+// Load returns what was stored last, nil if nothing was.
+func (m *Memo) Load() any {
+	if m == nil {
+		return nil
+	}
+	return m.v.Load()
+}
+
+// Store remembers v, of one type for all callers and not nil.
+func (m *Memo) Store(v any) {
+	if m != nil {
+		m.v.Store(v)
+	}
+}
+
+// Equal is always true: what is remembered makes no other decision.
+func (*Memo) Equal(*Memo) bool { return true }

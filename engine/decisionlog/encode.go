@@ -21,6 +21,7 @@ type encoder struct {
 	fields []field // of the last multimap, for the next
 	params []pair  // of the route, sorted
 
+	decisions  kept[*authz.Decision] // of the decision cache
 	identities kept[*authz.Identity]
 	tlss       kept[*authz.TLS]
 	gateways   kept[*authz.Gateway]
@@ -188,7 +189,11 @@ func (enc *encoder) decisionMember(w *buffer, d *authz.Decision) part {
 	}
 	w.key("decision")
 	start := len(w.b)
-	enc.decision(w, d)
+	if d.Cached {
+		remembered(w, &enc.decisions, d, enc.decision)
+	} else {
+		enc.decision(w, d)
+	}
 	return part{start, len(w.b)}
 }
 

@@ -127,3 +127,18 @@ func (s *goldenSink) Emit(_ context.Context, e *Event) {
 	fmt.Fprintf(&s.seen, "  %s %q %q %s %q %q %q %q %q %d %d\n", e.Time.UTC().Format(time.RFC3339Nano), e.RequestID, e.DecisionID, e.Outcome,
 		e.Entrypoint, e.Revision, fmt.Sprint(e.Bundles), e.TraceID, e.SpanID, len(e.Input), len(e.Decision))
 }
+
+// A decision of the cache is encoded once for many records, which must not show.
+func TestSharedDecisionsAreWrittenAlike(t *testing.T) {
+	own, shared := decisionCases(), decisionCases()
+	for i := range own {
+		if own[i].Decision != nil {
+			own[i].Decision.Cached, shared[i].Decision.Cached = false, true
+		}
+	}
+	want := goldenLines(t, Default(), own...)
+	got := strings.ReplaceAll(goldenLines(t, Default(), shared...), `,"cached":true`, "")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

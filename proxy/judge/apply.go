@@ -27,17 +27,49 @@ func (j *Judge) obligate(f *Forward, r *route.Route, d *authz.Decision) *authz.F
 		}
 		f.Upstream = name
 	}
-	j.disown(f, d.Owned)
-	if fault := j.setHeaders(f, &d.Upstream); fault != nil {
+	set, fault := j.checked(d)
+	if fault != nil {
 		return fault
+	}
+	j.disown(f, d.Owned)
+	f.setHeaders(d.Upstream.RemoveHeaders, set)
+	f.Response = d.Response
+	return nil
+}
+
+// checkedHeaders are the headers that a decision sets upstream, in the order in
+// which they are set, when those of the response have been checked too.
+type checkedHeaders struct {
+	by  *mark
+	set []authz.Header
+}
+
+// mark tells judges apart, whose configurations differ in what may be set, without
+// a decision keeping a judge that was replaced in memory. It is not empty, so that
+// each has an address of its own.
+type mark struct{ _ byte }
+
+// checked returns the headers that d sets upstream. A decision that requests share
+// is checked once.
+func (j *Judge) checked(d *authz.Decision) ([]authz.Header, *authz.Fault) {
+	if known, ok := d.Memo.Load().(*checkedHeaders); ok && known.by == j.mark {
+		return known.set, nil
+	}
+	out := &checkedHeaders{by: j.mark}
+	for _, name := range sortedKeys(d.Upstream.SetHeaders) {
+		set, err := j.settable(name, d.Upstream.SetHeaders[name])
+		if err != nil {
+			return nil, faultf("upstream.set_headers: %v", err)
+		}
+		out.set = append(out.set, set)
 	}
 	for name, value := range d.Response.SetHeaders {
 		if _, err := j.settable(name, value); err != nil {
-			return faultf("response.set_headers: %v", err)
+			return nil, faultf("response.set_headers: %v", err)
 		}
 	}
-	f.Response = d.Response
-	return nil
+	d.Memo.Store(out)
+	return out.set, nil
 }
 
 // disown removes the client's headers that are the policy's to set. Credentials
@@ -52,18 +84,13 @@ func (j *Judge) disown(f *Forward, names []string) {
 
 // setHeaders removes what the policy removes, and every spelling of what it
 // sets, before it adds.
-func (j *Judge) setHeaders(f *Forward, o *authz.UpstreamObligation) *authz.Fault {
-	if len(o.RemoveHeaders) > 0 {
-		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool { return containsFold(o.RemoveHeaders, h.Name) })
+func (f *Forward) setHeaders(remove []string, set []authz.Header) {
+	if len(remove) > 0 {
+		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool { return containsFold(remove, h.Name) })
 	}
-	for _, name := range sortedKeys(o.SetHeaders) {
-		set, err := j.settable(name, o.SetHeaders[name])
-		if err != nil {
-			return faultf("upstream.set_headers: %v", err)
-		}
-		f.replace(set)
+	for _, h := range set {
+		f.replace(h)
 	}
-	return nil
 }
 
 // replace removes every spelling of what it adds.

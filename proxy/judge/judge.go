@@ -101,6 +101,7 @@ type Outgoing struct {
 type Judge struct {
 	cfg       Config
 	classes   classes
+	mark      *mark
 	endpoints map[string][]authn.Endpoint // by path
 	owned     [][]string                  // by route: what only its upstream does not get from clients
 }
@@ -132,7 +133,7 @@ func New(cfg Config) *Judge {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	j := &Judge{cfg: cfg, classes: newClasses(cfg.IdentityHeaders, cfg.CredentialHeaders), endpoints: map[string][]authn.Endpoint{}}
+	j := &Judge{cfg: cfg, classes: newClasses(cfg.IdentityHeaders, cfg.CredentialHeaders), mark: &mark{}, endpoints: map[string][]authn.Endpoint{}}
 	j.owned = j.own()
 	for _, e := range cfg.Endpoints {
 		j.endpoints[e.Path] = append(j.endpoints[e.Path], e)

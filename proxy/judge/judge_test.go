@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"net/netip"
 	"net/url"
@@ -403,4 +404,39 @@ func TestValuesAreCheckedByteByByte(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What one request found out about the headers of a shared decision counts for the
+// next, and not for a judge with another configuration.
+func TestHeadersOfASharedDecisionAreCheckedOnce(t *testing.T) {
+	d := &authz.Decision{Allow: true, Memo: &authz.Memo{}}
+	d.Upstream.SetHeaders = map[string]string{"X-Role": "reader", "x-user": "alice"}
+	get := arrival("GET", "/v1/orders/1", authz.Header{Name: "x-role", Value: "admin"})
+	first, other := newJudge(t, d), newJudge(t, d)
+	want := headerLines(first.Judge(t.Context(), get).Forward)
+	if !strings.Contains(want, "x-role: reader") || strings.Contains(want, "admin") {
+		t.Fatalf("sent %s", want)
+	}
+	d.Upstream.SetHeaders["transfer-encoding"] = "chunked" // nothing does that but this test
+	if v := first.Judge(t.Context(), get); v.Forward == nil || headerLines(v.Forward) != want {
+		t.Errorf("checked again, or sent something else: %+v", v)
+	}
+	if v := other.Judge(t.Context(), get); v.Forward != nil {
+		t.Errorf("another judge forwards what it never checked: %s", headerLines(v.Forward))
+	}
+	d.Memo = nil
+	if v := first.Judge(t.Context(), get); v.Forward != nil {
+		t.Errorf("a decision of its own is forwarded unchecked: %s", headerLines(v.Forward))
+	}
+}
+
+// headerLines are the headers that are forwarded, but for the request's own ID.
+func headerLines(f *Forward) string {
+	var b strings.Builder
+	for _, h := range f.Headers {
+		if h.Name != "x-request-id" {
+			fmt.Fprintf(&b, "%s: %s\n", h.Name, h.Value)
+		}
+	}
+	return b.String()
 }
