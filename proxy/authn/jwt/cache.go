@@ -28,6 +28,9 @@ type shard struct {
 	ring    []*entry // the same entries, in the order in which the hand passes
 	hand    int
 	limit   int
+	bytes   int
+
+	maxBytes int
 }
 
 type entry struct {
@@ -37,6 +40,7 @@ type entry struct {
 	key      *key
 	identity *authz.Identity
 	bound    binding
+	size     int         // bytes, about
 	slot     int         // place in the ring
 	used     atomic.Bool // since the hand last passed
 }
@@ -44,15 +48,20 @@ type entry struct {
 // good reports whether the token is still one to accept.
 func (e *entry) good(now time.Time) bool { return now.Before(e.until) && !e.key.removed.Load() }
 
-// newCache makes a cache of about size entries, never more.
-func newCache(size int) *cache {
+// newCache makes a cache of about size entries and bytes, never more.
+func newCache(size, bytes int) *cache {
 	c := &cache{seed: maphash.MakeSeed()}
 	shards := min(size, cacheShards)
 	for i := range shards {
-		c.shards[i] = shard{entries: make(map[uint64]*entry), limit: size / shards}
+		c.shards[i] = shard{entries: make(map[uint64]*entry), limit: size / shards, maxBytes: bytes / shards}
 	}
 	return c
 }
+
+// decoded is what the claims of a token take in memory, for each byte of the token:
+// as Go values, as terms for the policy, and as text for the decision log. Overhead is
+// what an entry takes beside. A test holds both against what is allocated.
+const decoded, overhead = 8, 1 << 10
 
 // hash returns what get takes beside the token: it is made once for all that is
 // looked up by a token.
@@ -78,6 +87,7 @@ func (c *cache) get(token string, h uint64, now time.Time) *entry {
 // connection's buffer.
 func (c *cache) put(e *entry) {
 	e.token = strings.Clone(e.token)
+	e.size = decoded*len(e.token) + overhead
 	e.hash = c.hash(e.token)
 	c.shard(e.hash).put(e)
 }
@@ -90,28 +100,33 @@ func (c *cache) shard(h uint64) *shard {
 	return s
 }
 
+// put takes what alone is larger than the shard may be for nothing to keep.
 func (s *shard) put(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.entries[e.hash]; old != nil {
-		s.replace(old, e)
+		s.remove(old)
+	}
+	if e.size > s.maxBytes {
 		return
 	}
-	if len(s.ring) < s.limit {
-		e.slot = len(s.ring)
-		s.ring = append(s.ring, e)
-		s.entries[e.hash] = e
-		return
+	for len(s.ring) >= s.limit || s.bytes+e.size > s.maxBytes {
+		s.remove(s.victim())
 	}
-	s.replace(s.victim(), e)
+	e.slot = len(s.ring)
+	s.ring = append(s.ring, e)
+	s.entries[e.hash] = e
+	s.bytes += e.size
 }
 
-// replace puts e in the place of old.
-func (s *shard) replace(old, e *entry) {
-	e.slot = old.slot
-	s.ring[e.slot] = e
-	delete(s.entries, old.hash)
-	s.entries[e.hash] = e
+func (s *shard) remove(e *entry) {
+	last := len(s.ring) - 1
+	s.ring[e.slot] = s.ring[last]
+	s.ring[e.slot].slot = e.slot
+	s.ring[last] = nil
+	s.ring = s.ring[:last]
+	delete(s.entries, e.hash)
+	s.bytes -= e.size
 }
 
 // victim moves the hand to an entry that was not used since the hand last

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ func (c *cache) len() (n int) {
 
 func TestCacheIsBounded(t *testing.T) {
 	for _, size := range []int{1, 10, 64, 1000} {
-		c := newCache(size)
+		c := newCache(size, 1<<30)
 		for i := range 10 * size {
 			c.put(&entry{token: fmt.Sprint(i), until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 		}
@@ -39,9 +40,95 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+func TestCacheIsBoundedInBytes(t *testing.T) {
+	const limit = 1 << 20
+	c := newCache(1<<20, limit)
+	for i := range 5000 {
+		token := fmt.Sprint(i, strings.Repeat("x", i))
+		c.put(&entry{token: token, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
+		c.put(&entry{token: token, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}}) // again
+	}
+	total := 0
+	for i := range c.shards {
+		s, sum := &c.shards[i], 0
+		for j, e := range s.ring {
+			if sum += e.size; e.slot != j || s.entries[e.hash] != e {
+				t.Fatalf("entry %d of shard %d is not where it says", j, i)
+			}
+		}
+		if total += sum; sum != s.bytes || sum > s.maxBytes || len(s.ring) != len(s.entries) {
+			t.Errorf("shard %d has %d bytes in %d entries, counts %d, may have %d", i, sum, len(s.ring), s.bytes, s.maxBytes)
+		}
+	}
+	if total > limit || total < limit/4 {
+		t.Errorf("%d bytes of %d", total, limit)
+	}
+	huge := strings.Repeat("x", limit)
+	c.put(&entry{token: huge, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
+	if c.get(huge, c.hash(huge), testNow) != nil {
+		t.Error("one entry is larger than a shard may be")
+	}
+}
+
+// The smallest cache that can be configured keeps the longest token.
+func TestSmallestCacheKeepsTheLongestToken(t *testing.T) {
+	c := newCache(65536, int(minCacheBytes))
+	longest := strings.Repeat("x", maxToken)
+	c.put(&entry{token: longest, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
+	if c.get(longest, c.hash(longest), testNow) == nil {
+		t.Error("the longest token is verified each time")
+	}
+}
+
+// What is counted is not less than what the cache holds of a token: the rest is for
+// what others make of the identity.
+func TestCacheCountsWhatTokensTake(t *testing.T) {
+	k := newSigner(t, "k1", "ES256")
+	roles := make([]string, 200)
+	for i := range roles {
+		roles[i] = fmt.Sprint("role-", i)
+	}
+	for name, more := range map[string]map[string]any{
+		"usual": {"name": "Alice", "email": "alice@example.com", "roles": []string{"reader"}},
+		"roles": {"roles": roles},
+	} {
+		a := newFromFile(t, nil, k)
+		tokens := make([]string, 300)
+		for i := range tokens {
+			more["jti"] = fmt.Sprint("token-", i)
+			tokens[i] = k.sign(t, k.header(), claims(testIssuer, more))
+		}
+		if _, err := present(t, a, tokens[0]); err != nil {
+			t.Fatal(err)
+		}
+		before := heap()
+		for _, token := range tokens {
+			if _, err := present(t, a, token); err != nil {
+				t.Fatal(err)
+			}
+		}
+		taken, counted := heap()-before, 0
+		for i := range a.cache.shards {
+			counted += a.cache.shards[i].bytes
+		}
+		if t.Logf("%s: %d bytes taken, %d counted", name, taken, counted); taken > counted {
+			t.Errorf("%s: %d bytes are taken and %d counted", name, taken, counted)
+		}
+		runtime.KeepAlive(tokens)
+	}
+}
+
+// heap is what is live.
+func heap() int {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
 // TestCacheKeepsWhatIsUsed: tokens in use stay when others come only once.
 func TestCacheKeepsWhatIsUsed(t *testing.T) {
-	c := newCache(1024)
+	c := newCache(1024, 1<<30)
 	used := make([]string, 100)
 	for i := range used {
 		used[i] = fmt.Sprintf("used-%d", i)
@@ -66,7 +153,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 
 // TestCacheComparesTheToken: the hash only finds the place.
 func TestCacheComparesTheToken(t *testing.T) {
-	c := newCache(64)
+	c := newCache(64, 1<<30)
 	const mine, other = "mine", "other"
 	h := maphash.String(c.seed, other)
 	c.shard(h).put(&entry{token: mine, hash: h, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
@@ -100,7 +187,7 @@ func TestCacheEnds(t *testing.T) {
 
 // TestCacheOwnsItsTokens: the request's text may be a connection's buffer.
 func TestCacheOwnsItsTokens(t *testing.T) {
-	c, f := newCache(64), &foreign{}
+	c, f := newCache(64, 1<<30), &foreign{}
 	buffer := strings.Repeat("x", 100)
 	c.put(&entry{token: buffer, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 	f.add(buffer, c.hash(buffer))
@@ -119,7 +206,7 @@ func TestCacheOwnsItsTokens(t *testing.T) {
 func sameMemory(a, b string) bool { return unsafe.StringData(a) == unsafe.StringData(b) }
 
 func TestCacheConcurrently(t *testing.T) {
-	c := newCache(128)
+	c := newCache(128, 1<<30)
 	var group sync.WaitGroup
 	for g := range 8 {
 		group.Go(func() {

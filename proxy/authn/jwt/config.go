@@ -60,8 +60,12 @@ type Config struct {
 	// RefreshInterval is the time between two fetches of the key set; a key that
 	// the issuer removed is refused after that time.
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
-	// CacheSize is the number of verified tokens kept.
+	// CacheSize is the number of verified tokens kept; as many bytes of them as
+	// cache_bytes.
 	CacheSize int `yaml:"cache_size"`
+	// CacheBytes bounds the memory of the tokens kept, about, with what the policy and
+	// the decision log make of them. A usual token takes about 8 KiB.
+	CacheBytes setting.Size `yaml:"cache_bytes"`
 	// VerificationLimit bounds the work that a client causes with forged tokens.
 	VerificationLimit limit.Config `yaml:"verification_limit"`
 	// DecryptionKeysFiles hold the private keys that the issuer encrypts tokens for:
@@ -76,6 +80,12 @@ type Config struct {
 
 const maxLeeway = 60 * time.Second
 
+// A shard of the smallest cache holds the longest token.
+const (
+	minCacheBytes setting.Size = cacheShards * (decoded*maxToken + overhead)
+	maxCacheBytes setting.Size = 1 << 40
+)
+
 // Default returns the settings of a Config that leaves them out.
 func Default() Config {
 	return Config{
@@ -85,6 +95,7 @@ func Default() Config {
 		Leeway:            30 * time.Second,
 		RefreshInterval:   5 * time.Minute,
 		CacheSize:         65536,
+		CacheBytes:        256 << 20,
 		VerificationLimit: limit.Default(),
 		DPoP:              dpop.Default(),
 		Realm:             "sallyport",
@@ -108,6 +119,9 @@ func (c Config) filled() Config {
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = d.CacheSize
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = d.CacheBytes
 	}
 	c.VerificationLimit = c.VerificationLimit.Filled(d.VerificationLimit)
 	c.DPoP = c.DPoP.Filled()
@@ -228,6 +242,9 @@ func (c Config) validateLimits() error {
 	}
 	if c.CacheSize < 1 || c.CacheSize > 1<<24 {
 		errs = append(errs, setting.Problemf("cache_size", "%d is not between 1 and %d", c.CacheSize, 1<<24))
+	}
+	if c.CacheBytes < minCacheBytes || c.CacheBytes > maxCacheBytes {
+		errs = append(errs, setting.Problemf("cache_bytes", "%s is not between %s and %s", c.CacheBytes, minCacheBytes, maxCacheBytes))
 	}
 	if slices.Contains(c.ScopeClaims, "") {
 		errs = append(errs, setting.Problemf("scope_claims", "contains an empty name"))

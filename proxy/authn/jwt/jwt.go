@@ -51,7 +51,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: &foreign{},
+		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize, int(c.CacheBytes)), foreign: &foreign{},
 		flights: newFlights(), dpop: dpop.New(c.DPoP, c.Leeway, OpenProof), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
