@@ -61,7 +61,7 @@ func newCache(size, bytes int) *cache {
 // decoded is what the claims of a token take in memory, for each byte of the token:
 // as Go values, as terms for the policy, and as text for the decision log. Overhead is
 // what an entry takes beside. A test holds both against what is allocated.
-const decoded, overhead = 8, 1 << 10
+const decoded, overhead = 8, 3 << 10
 
 // hash returns what get takes beside the token: it is made once for all that is
 // looked up by a token.

@@ -64,7 +64,7 @@ type Config struct {
 	// cache_bytes.
 	CacheSize int `yaml:"cache_size"`
 	// CacheBytes bounds the memory of the tokens kept, about, with what the policy and
-	// the decision log make of them. A usual token takes about 8 KiB.
+	// the decision log make of them. A usual token takes about 10 KiB.
 	CacheBytes setting.Size `yaml:"cache_bytes"`
 	// VerificationLimit bounds the work that a client causes with forged tokens.
 	VerificationLimit limit.Config `yaml:"verification_limit"`
