@@ -71,6 +71,11 @@ func readPage(t *testing.T, name string) *providerPage {
 	return p
 }
 
+// add puts the authenticators of a piece beside the others.
+func (p *providerPage) add(piece map[string]any) {
+	maps.Copy(p.config["authenticators"].(map[string]any), piece["authenticators"].(map[string]any))
+}
+
 // write makes the folder that the reader of a page would have.
 func (p *providerPage) write(t *testing.T, config map[string]any, jwks []byte) (file string) {
 	t.Helper()
@@ -134,11 +139,8 @@ func TestProviderPages(t *testing.T) {
 			p := readPage(t, name)
 			sallyport(t, "check", "-c", p.write(t, p.config, nil))
 			for _, piece := range p.pieces {
-				config := maps.Clone(p.config)
-				all := maps.Clone(config["authenticators"].(map[string]any))
-				maps.Copy(all, piece["authenticators"].(map[string]any))
-				config["authenticators"] = all
-				sallyport(t, "check", "-c", p.write(t, config, nil))
+				p.add(piece)
+				sallyport(t, "check", "-c", p.write(t, p.config, nil))
 			}
 		})
 	}
@@ -199,6 +201,7 @@ func (p *providerPage) withKeys(t *testing.T) map[string]any {
 		}
 		settings = maps.Clone(settings)
 		settings["jwks_file"] = "jwks.json"
+		delete(settings, "jwks_url")
 		tokens[name] = map[string]any{"jwt": settings}
 		route = append(route, name)
 	}
@@ -310,15 +313,48 @@ func TestProviderTokens(t *testing.T) {
 	} {
 		t.Run(tc.page+"/"+tc.name, func(t *testing.T) {
 			p := readPage(t, tc.page)
-			file := p.write(t, p.withKeys(t), providerKeys(t))
-			token := signed(t, tc.typ, changed(p.claims, tc.change))
-			out := sallyport(t, "explain", "-c", file, "--format", "json", "--token", token, tc.method, "http://127.0.0.1:8080/orders/1")
-			var got explained
-			if err := json.Unmarshal([]byte(out), &got); err != nil {
-				t.Fatal(err)
+			outcome, all := p.judge(t, tc.method, signed(t, tc.typ, changed(p.claims, tc.change)))
+			if outcome != tc.want || !strings.Contains(all, strings.ReplaceAll(tc.says, `"`, `\"`)) {
+				t.Errorf("%s, want %s and %q:\n%s", outcome, tc.want, tc.says, all)
 			}
-			if string(got.Outcome) != tc.want || !strings.Contains(out, strings.ReplaceAll(tc.says, `"`, `\"`)) {
-				t.Errorf("%s, want %s and %q:\n%s", got.Outcome, tc.want, tc.says, out)
+		})
+	}
+}
+
+// judge returns what becomes of a request with the token, and all that is said of it.
+func (p *providerPage) judge(t *testing.T, method, token string) (outcome, all string) {
+	t.Helper()
+	file := p.write(t, p.withKeys(t), providerKeys(t))
+	all = sallyport(t, "explain", "-c", file, "--format", "json", "--token", token, method, "http://127.0.0.1:8080/orders/1")
+	var e explained
+	if err := json.Unmarshal([]byte(all), &e); err != nil {
+		t.Fatal(err)
+	}
+	return string(e.Outcome), all
+}
+
+// TestEntraVersions: with the page's piece for v1.0, tokens of both versions are taken,
+// each with the audience and the issuer of its own.
+func TestEntraVersions(t *testing.T) {
+	const v1, uri = "https://sts.windows.net/8eaef023-2b34-4da1-9baa-8bc8c9d6a490/", "api://00001111-aaaa-2222-bbbb-3333cccc4444"
+	for _, tc := range []struct {
+		name   string
+		change change
+		want   string
+	}{
+		{"2.0", nil, "allowed"},
+		{"1.0", change{"iss": v1, "aud": uri, "ver": "1.0", "azp": without, "appid": "11112222-bbbb-3333-cccc-4444dddd5555"}, "allowed"},
+		{"1.0 for another API", change{"iss": v1, "aud": "api://other", "ver": "1.0"}, "unauthenticated"},
+		{"2.0 with the audience of 1.0", change{"aud": uri}, "unauthenticated"},
+		{"1.0 without the slash", change{"iss": strings.TrimSuffix(v1, "/"), "aud": uri}, "unauthenticated"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := readPage(t, "entra-id")
+			for _, piece := range p.pieces {
+				p.add(piece)
+			}
+			if outcome, all := p.judge(t, "GET", signed(t, "JWT", changed(p.claims, tc.change))); outcome != tc.want {
+				t.Errorf("%s, want %s:\n%s", outcome, tc.want, all)
 			}
 		})
 	}
