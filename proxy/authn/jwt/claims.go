@@ -22,11 +22,12 @@ type rules struct {
 	leeway    time.Duration
 	required  map[string][]string
 	scopes    []string // claims that hold them
+	idTokens  bool
 	use       Use
 }
 
 func newRules(name string, c Config) *rules {
-	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims}
+	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims, idTokens: c.AcceptIDTokens}
 	for _, t := range c.TokenTypes {
 		r.types = append(r.types, mediaType(t))
 	}
@@ -78,7 +79,11 @@ func (r *rules) checkType(t *compact, claims map[string]any) error {
 	if typ == "at+jwt" || r.use.IDTokens {
 		return nil
 	}
-	for _, name := range []string{"at_hash", "c_hash", "s_hash", "events"} {
+	betray := []string{"events", "at_hash", "c_hash", "s_hash"}
+	if r.idTokens {
+		betray = betray[:1]
+	}
+	for _, name := range betray {
 		if _, there := claims[name]; there {
 			return fmt.Errorf("claim %q shows that this is not an access token", name)
 		}

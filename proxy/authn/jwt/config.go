@@ -41,6 +41,11 @@ type Config struct {
 	// default at+jwt, JWT and "". A token that shows itself to be an ID token or
 	// a logout token is refused whatever its typ.
 	TokenTypes []string `yaml:"token_types"`
+	// AcceptIDTokens also takes tokens whose claims show them to be ID tokens, for
+	// issuers that have no access tokens for APIs, as Google, or none but ID tokens,
+	// as dex. Whoever logs in at a client in audiences can then call the API with the
+	// ID token of that login.
+	AcceptIDTokens bool `yaml:"accept_id_tokens"`
 	// Leeway is how far the issuer's clock may be off, at most 60s.
 	Leeway time.Duration `yaml:"leeway"`
 	// RequiredClaims are claims that must be there with one of the values

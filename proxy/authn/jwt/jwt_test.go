@@ -312,25 +312,26 @@ func TestTokenType(t *testing.T) {
 	key := newSigner(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
 	strict := newFromFile(t, func(c *Config) { c.TokenTypes = []string{"at+jwt"} }, key)
+	identities := newFromFile(t, func(c *Config) { c.AcceptIDTokens = true }, key)
 	for _, tt := range []struct {
-		name           string
-		typ            any
-		change         map[string]any
-		byDefault, few bool
+		name                string
+		typ                 any
+		change              map[string]any
+		byDefault, few, ids bool
 	}{
-		{"access token", "at+jwt", nil, true, true},
-		{"access token in full", "application/AT+JWT", nil, true, true},
-		{"JWT", "JWT", nil, true, false},
-		{"absent", nil, nil, true, false},
-		{"not a string", 1, nil, false, false},
-		{"ID token by type", "id_token", nil, false, false},
-		{"logout token by type", "logout+jwt", nil, false, false},
-		{"DPoP proof", "dpop+jwt", nil, false, false},
-		{"security event", "secevent+jwt", nil, false, false},
-		{"ID token by claim", "JWT", map[string]any{"at_hash": "x"}, false, false},
-		{"ID token by claim, no type", nil, map[string]any{"c_hash": "x"}, false, false},
-		{"logout token by claim", "JWT", map[string]any{"events": map[string]any{}}, false, false},
-		{"access token that happens to have the claim", "at+jwt", map[string]any{"at_hash": "x"}, true, true},
+		{"access token", "at+jwt", nil, true, true, true},
+		{"access token in full", "application/AT+JWT", nil, true, true, true},
+		{"JWT", "JWT", nil, true, false, true},
+		{"absent", nil, nil, true, false, true},
+		{"not a string", 1, nil, false, false, false},
+		{"ID token by type", "id_token", nil, false, false, false},
+		{"logout token by type", "logout+jwt", nil, false, false, false},
+		{"DPoP proof", "dpop+jwt", nil, false, false, false},
+		{"security event", "secevent+jwt", nil, false, false, false},
+		{"ID token by claim", "JWT", map[string]any{"at_hash": "x"}, false, false, true},
+		{"ID token by claim, no type", nil, map[string]any{"c_hash": "x"}, false, false, true},
+		{"logout token by claim", "JWT", map[string]any{"events": map[string]any{}}, false, false, false},
+		{"access token that happens to have the claim", "at+jwt", map[string]any{"at_hash": "x"}, true, true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := key.header()
@@ -343,6 +344,9 @@ func TestTokenType(t *testing.T) {
 			}
 			if _, err := present(t, strict, token); (err == nil) != tt.few {
 				t.Errorf("with at+jwt only: %v", err)
+			}
+			if _, err := present(t, identities, token); (err == nil) != tt.ids {
+				t.Errorf("with accept_id_tokens: %v", err)
 			}
 		})
 	}

@@ -126,11 +126,13 @@ func readForm(ctx context.Context, r *authn.Request) (url.Values, error) {
 // frontChannel is what the provider has the browser load when its session ends
 // (OpenID Connect Front-Channel Logout 1.0 section 2). Browsers do not send our cookie
 // into another site's frame, so it is the sid that names the session; it is not
-// guessable, and one that nobody here knows changes nothing.
+// guessable, and one that nobody here knows changes nothing. The path is of one
+// provider, so iss says nothing new: it is checked, and Entra ID leaves it out.
 func (a *Authenticator) frontChannel(ctx context.Context, r *authn.Request) *authn.Answer {
 	params, err := single(r.RawQuery)
-	if err != nil || params["sid"] == "" || params["iss"] != a.config.Issuer || r.Method != "GET" {
-		return a.page(r, http.StatusBadRequest, pageDenied, "front-channel logout without iss and sid of this provider")
+	iss, named := params["iss"]
+	if err != nil || params["sid"] == "" || named && iss != a.config.Issuer || r.Method != "GET" {
+		return a.page(r, http.StatusBadRequest, pageDenied, "front-channel logout without sid, or with iss of another provider")
 	}
 	if s, err := a.store.Load(ctx, r); err == nil && s.SID == params["sid"] {
 		err = a.store.End(ctx, r, s)

@@ -117,7 +117,7 @@ func TestFrontChannelLogout(t *testing.T) {
 		return frame.at(frame.request("GET", "/oauth2/frontchannel-logout?"+q.Encode())).Status
 	}
 	for name, q := range map[string]url.Values{
-		"no sid": {"iss": {s.idp.URL}}, "no issuer": {"sid": {"s1"}}, "another issuer": {"iss": {"https://evil.example"}, "sid": {"s1"}},
+		"no sid": {"iss": {s.idp.URL}}, "empty issuer": {"iss": {""}, "sid": {"s1"}}, "another issuer": {"iss": {"https://evil.example"}, "sid": {"s1"}},
 		"sid twice": {"iss": {s.idp.URL}, "sid": {"s1", "s2"}},
 	} {
 		if status := at(q); status != 400 || !b.in() {
@@ -129,6 +129,11 @@ func TestFrontChannelLogout(t *testing.T) {
 	}
 	if status := at(url.Values{"iss": {s.idp.URL}, "sid": {"s1"}}); status != 200 || b.in() {
 		t.Errorf("answered %d, and the session goes on", status)
+	}
+	b.logIn("/")
+	s.pass(time.Second)
+	if status := at(url.Values{"sid": {"s1"}}); status != 200 || b.in() {
+		t.Errorf("without iss, as Entra ID does it: answered %d, and the session goes on", status)
 	}
 }
 

@@ -49,6 +49,9 @@ func presets() map[string]preset {
 			unsigned: []string{
 				"x-ms-client-principal", "x-ms-client-principal-id", "x-ms-client-principal-name", "x-ms-client-principal-idp",
 				"x-ms-token-aad-access-token", "x-ms-token-aad-refresh-token", "x-ms-token-aad-expires-on",
+				"x-ms-token-google-access-token", "x-ms-token-google-refresh-token", "x-ms-token-google-expires-on",
+				"x-ms-token-facebook-access-token", "x-ms-token-facebook-expires-on",
+				"x-ms-token-twitter-access-token", "x-ms-token-twitter-access-token-secret",
 			},
 			required: []string{"audiences", "tenant"}, optional: []string{"required_claims"},
 			check: checkTenant, jwt: azure,

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -358,6 +359,33 @@ func TestUnsignedHeaders(t *testing.T) {
 	}
 	if got := a.Challenge(nil); got != `SignedHeader realm="x-amzn-oidc-data"` {
 		t.Errorf("challenge is %s", got)
+	}
+}
+
+// TestAzureHeaders: what App Service documents to set without a signature ("Work with
+// user identities", "Work with OAuth tokens") is dropped.
+func TestAzureHeaders(t *testing.T) {
+	a, err := New("easyauth", Config{Preset: "azure", Tenant: "11111111-2222-3333-4444-555555555555", Audiences: []string{"app"}}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for provider, tokens := range map[string][]string{
+		"client-principal": {"", "-id", "-name", "-idp"},
+		"token-aad":        {"-access-token", "-expires-on", "-refresh-token"},
+		"token-google":     {"-access-token", "-expires-on", "-refresh-token"},
+		"token-facebook":   {"-access-token", "-expires-on"},
+		"token-twitter":    {"-access-token", "-access-token-secret"},
+	} {
+		for _, token := range tokens {
+			if name := "x-ms-" + provider + token; !slices.Contains(a.UnsignedHeaders(), name) {
+				t.Errorf("%s passes", name)
+			}
+		}
+	}
+	for _, name := range []string{"x-ms-token-aad-id-token", "x-ms-token-google-id-token"} {
+		if slices.Contains(a.UnsignedHeaders(), name) {
+			t.Errorf("%s, which is signed, counts as unsigned", name)
+		}
 	}
 }
 
