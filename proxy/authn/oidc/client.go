@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/sallyport/sallyport/proxy/authn"
 )
@@ -26,10 +27,11 @@ type client struct {
 	http     *http.Client
 	secret   atomic.Pointer[string]
 	signer   atomic.Pointer[signer]
+	pushing  *semaphore.Weighted
 }
 
 func newClient(c Config, p *provider, now func() time.Time) (*client, error) {
-	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}}
+	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}, pushing: semaphore.NewWeighted(maxPushes)}
 	return cl, cl.reload()
 }
 
@@ -98,7 +100,7 @@ func (c *client) oauth(m *metadata, redirect string) *oauth2.Config {
 func (c *client) ask(ctx context.Context, m *metadata, redirect, code string, params url.Values) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, providerTimeout)
 	defer cancel()
-	if err := c.prove(m, params); err != nil {
+	if err := c.prove(m.token, params); err != nil {
 		return nil, err
 	}
 	var opts []oauth2.AuthCodeOption
@@ -116,7 +118,7 @@ func (c *client) ask(ctx context.Context, m *metadata, redirect, code string, pa
 }
 
 // prove adds the client assertion of private_key_jwt (RFC 7523 section 2.2).
-func (c *client) prove(m *metadata, params url.Values) error {
+func (c *client) prove(audience string, params url.Values) error {
 	s := c.signer.Load()
 	if s == nil {
 		return nil
@@ -125,7 +127,7 @@ func (c *client) prove(m *metadata, params url.Values) error {
 	_, _ = rand.Read(id[:]) // never fails
 	now := c.now()
 	assertion, err := s.sign(map[string]any{
-		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": m.token, "jti": hex.EncodeToString(id[:]),
+		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": audience, "jti": hex.EncodeToString(id[:]),
 		"iat": now.Unix(), "exp": now.Add(time.Minute).Unix(),
 	})
 	if err != nil {
@@ -144,7 +146,7 @@ func tokenError(err error) error {
 		return fmt.Errorf("%w: token endpoint: %w", authn.ErrUnavailable, err)
 	}
 	status := r.Response.StatusCode
-	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || r.ErrorCode == "temporarily_unavailable" {
+	if busy(status, r.ErrorCode) {
 		return fmt.Errorf("%w: token endpoint answered %d", authn.ErrUnavailable, status)
 	}
 	return fmt.Errorf("%w: token endpoint answered %d %.64q", authn.ErrInvalid, status, r.ErrorCode)

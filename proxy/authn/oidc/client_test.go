@@ -22,18 +22,7 @@ import (
 // TestClientAuthentication: how the token endpoint learns who asks, at the login and
 // at a renewal.
 func TestClientAuthentication(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	key, file := clientKey(t)
 	for _, method := range []string{authBasic, authPost, authKey, authNone} {
 		s := newSetup(t, func(c *Config) {
 			c.ClientAuth = method
@@ -63,7 +52,7 @@ func TestClientAuthentication(t *testing.T) {
 				t.Errorf("secret %q", q.Get("client_secret"))
 			}
 			if method == authKey {
-				checkAssertion(t, &key.PublicKey, assertion, s.idp.URL+"/token")
+				checkAssertion(t, &key.PublicKey, assertion, "web", s.idp.URL+"/token")
 				if seen[assertion] {
 					t.Error("an assertion is used twice")
 				}
@@ -73,13 +62,46 @@ func TestClientAuthentication(t *testing.T) {
 	}
 }
 
-func checkAssertion(t *testing.T, key *ecdsa.PublicKey, assertion, audience string) {
+// clientKey makes the key of a gateway, and a file of it.
+func clientKey(t *testing.T) (*ecdsa.PrivateKey, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, keyFile(t, key)
+}
+
+// keyFile writes a private key as PEM.
+func keyFile(t *testing.T, key any) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func checkAssertion(t *testing.T, key *ecdsa.PublicKey, assertion, client, audience string) {
+	t.Helper()
+	header, claims := opened(t, key, assertion)
+	if header["alg"] != "ES256" || header["kid"] != "web-1" || claims["iss"] != client || claims["sub"] != client || claims["aud"] != audience ||
+		claims["exp"].(float64)-claims["iat"].(float64) != 60 || len(claims["jti"].(string)) != 32 {
+		t.Errorf("assertion %v %v", header, claims)
+	}
+}
+
+// opened checks the signature of a JWT and returns what is in it.
+func opened(t *testing.T, key *ecdsa.PublicKey, assertion string) (header, claims map[string]any) {
 	t.Helper()
 	parts := strings.Split(assertion, ".")
 	if len(parts) != 3 {
 		t.Fatalf("assertion %q", assertion)
 	}
-	var header, claims map[string]any
 	for i, to := range []*map[string]any{&header, &claims} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
 		if err != nil || json.Unmarshal(text, to) != nil {
@@ -91,10 +113,7 @@ func checkAssertion(t *testing.T, key *ecdsa.PublicKey, assertion, audience stri
 	if err != nil || len(sig) != 64 || !ecdsa.Verify(key, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		t.Error("the signature does not hold")
 	}
-	if header["alg"] != "ES256" || header["kid"] != "web-1" || claims["iss"] != "web" || claims["sub"] != "web" || claims["aud"] != audience ||
-		claims["exp"].(float64)-claims["iat"].(float64) != 60 || len(claims["jti"].(string)) != 32 {
-		t.Errorf("assertion %v %v", header, claims)
-	}
+	return header, claims
 }
 
 func TestSigners(t *testing.T) {

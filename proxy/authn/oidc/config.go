@@ -51,6 +51,12 @@ type Config struct {
 	// AuthorizationParameters are sent to the authorization endpoint in addition, such
 	// as audience.
 	AuthorizationParameters map[string]string `yaml:"authorization_parameters"`
+	// PushedAuthorizationRequests says when the gateway gives the provider the
+	// parameters of a login directly and the browser a reference to them (RFC 9126), so
+	// that nobody on the way can read or change them: auto where the provider offers
+	// that, required always, off only where the provider requires it. A provider that
+	// does not take them has nobody log in; there is no way back to plain parameters.
+	PushedAuthorizationRequests string `yaml:"pushed_authorization_requests" jsonschema:"enum=auto,enum=required,enum=off"`
 	// RedirectPath is where the provider sends browsers back to. With the origin in
 	// front of it, it is the redirect URI to register at the provider.
 	RedirectPath string `yaml:"redirect_path"`
@@ -99,7 +105,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Scopes: []string{"openid", "email"}, RedirectPath: "/oauth2/callback", Leeway: 30 * time.Second,
-		Session: session.Default(),
+		PushedAuthorizationRequests: pushAuto, Session: session.Default(),
 	}
 }
 
@@ -114,6 +120,9 @@ func (c Config) filled() Config {
 	}
 	if c.RedirectPath == "" {
 		c.RedirectPath = d.RedirectPath
+	}
+	if c.PushedAuthorizationRequests == "" {
+		c.PushedAuthorizationRequests = d.PushedAuthorizationRequests
 	}
 	for p, name := range map[*string]string{
 		&c.LoginPath: "login", &c.LogoutPath: "logout", &c.FrontChannelLogoutPath: "frontchannel-logout", &c.BackChannelLogoutPath: "backchannel-logout",
@@ -152,7 +161,7 @@ func (c *Config) Insecure() map[string]string {
 func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
-		c.validateProvider(), c.validateClient(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
+		c.validateProvider(), c.validateClient(), c.validatePush(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
 		setting.Under("session", c.Session.Validate()),
 	)
 }

@@ -27,7 +27,8 @@ const (
 type metadata struct {
 	authorization, token string
 	userinfo, endSession string // empty if it has none
-	pushed               string // RFC 9126
+	pushed               string // RFC 9126; empty if it has none
+	pushRequired         bool   // RFC 9126 section 5
 	namesIssuer          bool   // in authorization responses, RFC 9207 section 3
 	fetched              time.Time
 }
@@ -113,6 +114,7 @@ func (p *provider) discover(ctx context.Context) (*metadata, error) {
 	}
 	m := &metadata{}
 	m.namesIssuer, _ = doc["authorization_response_iss_parameter_supported"].(bool)
+	m.pushRequired, _ = doc["require_pushed_authorization_requests"].(bool)
 	for _, e := range []struct {
 		name   string
 		to     *string

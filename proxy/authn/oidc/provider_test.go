@@ -40,6 +40,8 @@ type fake struct {
 	asked    []url.Values                                 // of the token endpoint
 	basic    string                                       // Authorization of the last question
 	nonces   map[string]string                            // by code
+	push     func(http.ResponseWriter, url.Values) bool   // answers pushed requests in place of the provider; false: does not
+	pushed   []url.Values                                 // in order
 	now      func() time.Time
 }
 
@@ -70,6 +72,7 @@ func newFake(t *testing.T, now func() time.Time) *fake {
 		}}})
 	})
 	mux.HandleFunc("/token", f.serveToken)
+	mux.HandleFunc("/par", f.servePush)
 	mux.HandleFunc("/userinfo", func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -326,7 +329,7 @@ func sent(t *testing.T, a *authn.Answer) *url.URL {
 func (b *browser) begin(target string) url.Values {
 	b.t.Helper()
 	_, _, answer := b.get(target)
-	q := sent(b.t, answer).Query()
+	q := b.idp.resolve(sent(b.t, answer).Query())
 	b.idp.set(func(f *fake) { f.nonces["code-"+q.Get("state")] = q.Get("nonce") })
 	return q
 }
