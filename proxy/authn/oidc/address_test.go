@@ -76,7 +76,14 @@ func TestConfigRefuses(t *testing.T) {
 		"origins: \"https://b.test\"":     func(c *Config) { c.Origins, c.Session.CookieDomain = []string{"https://b.test"}, "a.example" },
 		"algorithms: HS256":               func(c *Config) { c.Algorithms = []string{"HS256"} },
 		"leeway: 2m0s":                    func(c *Config) { c.Leeway = 120e9 },
-		"session.lifetime":                func(c *Config) { c.Session.Lifetime = 1 },
+		"request_object: needs":           func(c *Config) { c.RequestObject = true },
+		"request_object_key_file: is not": func(c *Config) { c.RequestObjectKeyFile = "k" },
+		"request_object_key_id: is not":   func(c *Config) { c.RequestObjectKeyID = "k" },
+		"authorization_parameters.sub": func(c *Config) {
+			c.RequestObject, c.RequestObjectKeyFile, c.AuthorizationParameters = true, "k", map[string]string{"sub": "x"}
+		},
+		"pushed_authorization_requests: \"yes\"": func(c *Config) { c.PushedAuthorizationRequests = "yes" },
+		"session.lifetime":                       func(c *Config) { c.Session.Lifetime = 1 },
 	} {
 		c := good
 		change(&c)

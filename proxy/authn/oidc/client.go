@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,8 @@ type client struct {
 	now      func() time.Time
 	http     *http.Client
 	secret   atomic.Pointer[string]
-	signer   atomic.Pointer[signer]
+	signer   atomic.Pointer[signer]    // of assertions; nil without private_key_jwt
+	requests atomic.Pointer[[]*signer] // of authorization requests, the usual way first; nil without request_object
 	pushing  *semaphore.Weighted
 }
 
@@ -49,15 +51,12 @@ func (a asked) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func (c *client) files() (out []string) {
-	for _, f := range []string{c.config.ClientSecretFile, c.config.ClientKeyFile} {
-		if f != "" {
-			out = append(out, f)
-		}
-	}
-	return out
+func (c *client) files() []string {
+	files := []string{c.config.ClientSecretFile, c.config.ClientKeyFile, c.config.RequestObjectKeyFile}
+	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
 }
 
+// reload reads the files. On error what was read before stays, all of it.
 func (c *client) reload() error {
 	secret := ""
 	if f := c.config.ClientSecretFile; f != "" {
@@ -69,12 +68,21 @@ func (c *client) reload() error {
 			return fmt.Errorf("client secret: %s is empty", f)
 		}
 	}
+	var assertions, requests []*signer
+	var err error
 	if f := c.config.ClientKeyFile; f != "" {
-		s, err := loadSigner(f, c.config.ClientKeyID)
-		if err != nil {
+		if assertions, err = loadSigners("client key", f, "JWT", c.config.ClientKeyID); err != nil {
 			return err
 		}
-		c.signer.Store(s)
+	}
+	if f, kid := c.config.requestObjectKey(); f != "" {
+		if requests, err = loadSigners("request object key", f, requestObjectType, kid); err != nil {
+			return err
+		}
+		c.requests.Store(&requests)
+	}
+	if assertions != nil {
+		c.signer.Store(assertions[0])
 	}
 	c.secret.Store(&secret)
 	return nil
@@ -123,11 +131,9 @@ func (c *client) prove(audience string, params url.Values) error {
 	if s == nil {
 		return nil
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
 	now := c.now()
 	assertion, err := s.sign(map[string]any{
-		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": audience, "jti": hex.EncodeToString(id[:]),
+		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": audience, "jti": newJTI(),
 		"iat": now.Unix(), "exp": now.Add(time.Minute).Unix(),
 	})
 	if err != nil {
@@ -136,6 +142,13 @@ func (c *client) prove(audience string, params url.Values) error {
 	params.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	params.Set("client_assertion", assertion)
 	return nil
+}
+
+// newJTI returns an identifier that no JWT of ours had before.
+func newJTI() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
 }
 
 // tokenError tells a refusal, which ends things, from a provider that is not to be

@@ -121,6 +121,10 @@ func TestSigners(t *testing.T) {
 	if err != nil {
 		t.Skip("this Go does not make weak keys")
 	}
+	good, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -136,8 +140,8 @@ func TestSigners(t *testing.T) {
 	for name, tc := range map[string]struct {
 		key any
 		alg string
-	}{"weak": {weak, ""}, "P-521": {p521, ""}, "text": {"x", ""}, "P-384": {p384, "ES384"}, "Ed25519": {ed, "EdDSA"}} {
-		s, err := newSigner(tc.key, "")
+	}{"weak": {weak, ""}, "P-521": {p521, ""}, "text": {"x", ""}, "RSA": {good, "RS256 PS256"}, "P-384": {p384, "ES384"}, "Ed25519": {ed, "EdDSA"}} {
+		all, err := newSigners(tc.key, "JWT", "")
 		if (err == nil) != (tc.alg != "") {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -145,11 +149,18 @@ func TestSigners(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		if head, _ := base64.RawURLEncoding.DecodeString(s.header); !strings.Contains(string(head), `"alg":"`+tc.alg+`"`) {
-			t.Errorf("%s: header %s", name, head)
+		var algs []string
+		for _, s := range all {
+			algs = append(algs, s.alg)
+			if head, _ := base64.RawURLEncoding.DecodeString(s.header); !strings.Contains(string(head), `"alg":"`+s.alg+`"`) {
+				t.Errorf("%s: header %s", name, head)
+			}
+			if _, err := s.sign(map[string]any{"a": 1}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
-		if _, err := s.sign(map[string]any{"a": 1}); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if got := strings.Join(algs, " "); got != tc.alg {
+			t.Errorf("%s signs with %s, want %s", name, got, tc.alg)
 		}
 	}
 	for _, text := range []string{"", "x", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"} {

@@ -57,6 +57,15 @@ type Config struct {
 	// that, required always, off only where the provider requires it. A provider that
 	// does not take them has nobody log in; there is no way back to plain parameters.
 	PushedAuthorizationRequests string `yaml:"pushed_authorization_requests" jsonschema:"enum=auto,enum=required,enum=off"`
+	// RequestObject signs the parameters of each login (RFC 9101), so that the provider
+	// knows them to be the gateway's. It needs request_object_key_file, or
+	// client_key_file.
+	RequestObject bool `yaml:"request_object"`
+	// RequestObjectKeyFile is a file with the private key, PEM, that signs them, of a
+	// kind that client_key_file may have; that key by default.
+	RequestObjectKeyFile string `yaml:"request_object_key_file" sallyport:"path"`
+	// RequestObjectKeyID is the kid by which the provider knows that key.
+	RequestObjectKeyID string `yaml:"request_object_key_id"`
 	// RedirectPath is where the provider sends browsers back to. With the origin in
 	// front of it, it is the redirect URI to register at the provider.
 	RedirectPath string `yaml:"redirect_path"`
@@ -161,7 +170,7 @@ func (c *Config) Insecure() map[string]string {
 func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
-		c.validateProvider(), c.validateClient(), c.validatePush(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
+		c.validateProvider(), c.validateClient(), c.validatePush(), c.validateRequestObject(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
 		setting.Under("session", c.Session.Validate()),
 	)
 }
@@ -224,7 +233,7 @@ func reserved() []string {
 func (c Config) validateParameters() error {
 	var errs []error
 	for name := range c.AuthorizationParameters {
-		if slices.Contains(reserved(), name) {
+		if slices.Contains(reserved(), name) || c.RequestObject && slices.Contains(ofRequestObject(), name) {
 			errs = append(errs, setting.Problemf("authorization_parameters."+name, "is for the gateway to set"))
 		}
 	}

@@ -143,13 +143,18 @@ func (a *Authenticator) remember(r *authn.Request, f *flow) error {
 // authorization is the address to log in at. The error is errRequest or
 // authn.ErrUnavailable.
 func (a *Authenticator) authorization(ctx context.Context, m *metadata, f *flow) (string, error) {
-	params := a.parameters(f)
 	pushes, err := a.pushes(m)
-	if pushes && err == nil {
-		params, err = a.client.push(ctx, m, params)
-	}
 	if err != nil {
 		return "", err
+	}
+	params, err := a.signed(m, a.parameters(f), pushes)
+	if err != nil {
+		return "", err
+	}
+	if pushes {
+		if params, err = a.client.push(ctx, m, params); err != nil {
+			return "", err
+		}
 	}
 	separator := "?"
 	if strings.Contains(m.authorization, "?") { // RFC 6749 section 3.1: the endpoint's own query stays

@@ -29,7 +29,9 @@ type metadata struct {
 	userinfo, endSession string // empty if it has none
 	pushed               string // RFC 9126; empty if it has none
 	pushRequired         bool   // RFC 9126 section 5
-	namesIssuer          bool   // in authorization responses, RFC 9207 section 3
+	signRequired         bool   // authorization requests, RFC 9101 section 10.5
+	requestAlgorithms    []string
+	namesIssuer          bool // in authorization responses, RFC 9207 section 3
 	fetched              time.Time
 }
 
@@ -114,7 +116,9 @@ func (p *provider) discover(ctx context.Context) (*metadata, error) {
 	}
 	m := &metadata{}
 	m.namesIssuer, _ = doc["authorization_response_iss_parameter_supported"].(bool)
+	m.signRequired, _ = doc["require_signed_request_object"].(bool)
 	m.pushRequired, _ = doc["require_pushed_authorization_requests"].(bool)
+	m.requestAlgorithms, _ = jwt.Strings(doc, "request_object_signing_alg_values_supported") // a list that is none says nothing
 	for _, e := range []struct {
 		name   string
 		to     *string

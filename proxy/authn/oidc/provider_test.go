@@ -102,10 +102,11 @@ func writeJSON(w http.ResponseWriter, v any) {
 
 // sign makes a JWT of the provider.
 func (f *fake) sign(t testing.TB, header map[string]string, claims map[string]any) string {
-	s, err := newSigner(f.key, "k1")
+	all, err := newSigners(f.key, "JWT", "k1")
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := all[0]
 	if header != nil {
 		head := map[string]string{"alg": "ES256", "typ": "JWT", "kid": "k1"}
 		maps.Copy(head, header)
