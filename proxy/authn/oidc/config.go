@@ -88,6 +88,10 @@ type Config struct {
 	// provider: a path of the same origin, or an https URL. The provider must know it.
 	// Without it, they stay on the provider's page.
 	PostLogoutRedirect string `yaml:"post_logout_redirect"`
+	// KeepTokensAtLogout leaves the refresh and access token of a session that ends by a
+	// logout as they are. Without it the provider is asked to revoke them (RFC 7009), if
+	// it has an address for that: some providers then ask for consent at the next login.
+	KeepTokensAtLogout bool `yaml:"keep_tokens_at_logout"`
 	// Origins are the origins at which people may log in, such as
 	// https://app.example.com. Without any, every host that reaches the gateway is one;
 	// the provider then is who refuses redirect URIs that it does not know.

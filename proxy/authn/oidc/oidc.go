@@ -63,7 +63,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.keys, err = session.NewKeys(c.Session.KeysFiles); err != nil {
 		return nil, err
 	}
-	if a.store, err = session.Open(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now}); err != nil {
+	if a.store, err = session.Open(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now, Ended: a.release}); err != nil {
 		return nil, err
 	}
 	if a.provider, err = newProvider(c, deps.Now); err != nil {
@@ -219,6 +219,7 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 // counters count what becomes of logins.
 type counters struct {
 	begun, done, refused, unavailable, renewed, ended, loggedOut *meter.Count
+	revoked, unsupported, unrevoked                              *meter.Count
 }
 
 func newCounters(r *meter.Registry, name string) counters {
@@ -230,7 +231,13 @@ func newCounters(r *meter.Registry, name string) counters {
 	of := func(outcome string) *meter.Count {
 		return logins.With(meter.String("authenticator", name), meter.String("outcome", outcome))
 	}
+	revocations := r.Counter("sallyport.token.revocations", "{token}",
+		"Tokens of sessions that ended by a logout, by authenticator and outcome: done when the provider revoked them, unsupported when it does not revoke such access tokens, failed.")
+	revocation := func(outcome string) *meter.Count {
+		return revocations.With(meter.String("authenticator", name), meter.String("outcome", outcome))
+	}
 	return counters{
+		revoked: revocation("done"), unsupported: revocation("unsupported"), unrevoked: revocation("failed"),
 		begun: of("begun"), done: of("done"), refused: of("refused"), unavailable: of("unavailable"), renewed: of("renewed"),
 		ended: of("ended"), loggedOut: of("logged_out"),
 	}

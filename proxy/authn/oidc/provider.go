@@ -27,7 +27,7 @@ const (
 type metadata struct {
 	authorization, token string
 	userinfo, endSession string // empty if it has none
-	pushed               string // RFC 9126; empty if it has none
+	pushed, revocation   string // RFC 9126, RFC 7009; empty if it has none
 	pushRequired         bool   // RFC 9126 section 5
 	signRequired         bool   // authorization requests, RFC 9101 section 10.5
 	requestAlgorithms    []string
@@ -129,6 +129,7 @@ func (p *provider) discover(ctx context.Context) (*metadata, error) {
 		{"userinfo_endpoint", &m.userinfo, false},
 		{"end_session_endpoint", &m.endSession, false},
 		{"pushed_authorization_request_endpoint", &m.pushed, false},
+		{"revocation_endpoint", &m.revocation, false},
 	} {
 		url, ok := doc[e.name].(string)
 		if !ok || url == "" {

@@ -42,6 +42,8 @@ type fake struct {
 	nonces   map[string]string                            // by code
 	push     func(http.ResponseWriter, url.Values) bool   // answers pushed requests in place of the provider; false: does not
 	pushed   []url.Values                                 // in order
+	revoke   func(http.ResponseWriter, url.Values) bool   // answers revocations in place of the provider; false: does not
+	revoked  []url.Values                                 // in order
 	now      func() time.Time
 }
 
@@ -73,6 +75,7 @@ func newFake(t *testing.T, now func() time.Time) *fake {
 	})
 	mux.HandleFunc("/token", f.serveToken)
 	mux.HandleFunc("/par", f.servePush)
+	mux.HandleFunc("/revoke", f.serveRevocation)
 	mux.HandleFunc("/userinfo", func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
