@@ -269,11 +269,16 @@ func (v *visitor) logIn(s *site) (view, *url.URL) {
 }
 
 // jwksOf is the key set by which a provider knows a client.
-func jwksOf(key *ecdsa.PublicKey, kid string) map[string]any {
+func jwksOf(t *testing.T, key *ecdsa.PublicKey, kid string) map[string]any {
+	t.Helper()
+	point, err := key.Bytes() // 4, x, y
+	if err != nil {
+		t.Fatal(err)
+	}
 	b64 := base64.RawURLEncoding.EncodeToString
 	return map[string]any{"keys": []any{map[string]any{
 		"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "alg": "ES256",
-		"x": b64(key.X.FillBytes(make([]byte, 32))), "y": b64(key.Y.FillBytes(make([]byte, 32))),
+		"x": b64(point[1:33]), "y": b64(point[33:]),
 	}}}
 }
 
@@ -287,7 +292,7 @@ func TestPushedWithProvider(t *testing.T) {
 		"clients": []any{
 			map[string]any{"client_id": authBasic, "token_endpoint_auth_method": authBasic},
 			map[string]any{"client_id": authPost, "token_endpoint_auth_method": authPost},
-			map[string]any{"client_id": authKey, "token_endpoint_auth_method": authKey, "jwks": jwksOf(&key.PublicKey, "web-1")},
+			map[string]any{"client_id": authKey, "token_endpoint_auth_method": authKey, "jwks": jwksOf(t, &key.PublicKey, "web-1")},
 			map[string]any{"client_id": authNone, "token_endpoint_auth_method": authNone},
 		},
 	})

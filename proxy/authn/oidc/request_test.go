@@ -201,7 +201,7 @@ func TestRequestObjectWithProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	strange := keyFile(t, stranger)
-	jwks := jwksOf(&key.PublicKey, "web-1")
+	jwks := jwksOf(t, &key.PublicKey, "web-1")
 	issuer := startCertified(t, s.URL, map[string]any{
 		"features": map[string]any{"requestObjects": map[string]any{"enabled": true, "requireSignedRequestObject": true}},
 		"clients": []any{
