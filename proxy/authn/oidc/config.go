@@ -17,12 +17,13 @@ import (
 // Kind is the key of this mechanism in the configuration.
 const Kind = "oidc"
 
-// The ways in which the gateway authenticates to the provider's token endpoint
-// (OpenID Connect Core section 9).
+// The ways in which the gateway authenticates to the provider (OpenID Connect Core
+// section 9, RFC 8705).
 const (
 	authBasic = "client_secret_basic"
 	authPost  = "client_secret_post"
 	authKey   = "private_key_jwt"
+	authTLS   = "tls_client_auth" // RFC 8705 section 2; self-signed certificates too
 	authNone  = "none"
 )
 
@@ -40,10 +41,16 @@ type Config struct {
 	ClientKeyFile string `yaml:"client_key_file" sallyport:"path"`
 	// ClientKeyID is the kid by which the provider knows that key.
 	ClientKeyID string `yaml:"client_key_id"`
-	// ClientAuth is how the gateway proves at the token endpoint who it is:
-	// client_secret_basic, client_secret_post, private_key_jwt or none. By default
-	// what the files given allow.
-	ClientAuth string `yaml:"client_auth" jsonschema:"enum=client_secret_basic,enum=client_secret_post,enum=private_key_jwt,enum=none"`
+	// CertFile holds the PEM certificate that the gateway shows the provider, for
+	// tls_client_auth (RFC 8705 section 2); a self-signed one will do where the provider
+	// knows it.
+	CertFile string `yaml:"cert_file" sallyport:"path"`
+	// KeyFile holds the PEM private key of cert_file.
+	KeyFile string `yaml:"key_file" sallyport:"path"`
+	// ClientAuth is how the gateway proves at the token endpoint who it is, and wherever
+	// else it speaks to the provider itself: client_secret_basic, client_secret_post,
+	// private_key_jwt, tls_client_auth or none. By default what the files given allow.
+	ClientAuth string `yaml:"client_auth" jsonschema:"enum=client_secret_basic,enum=client_secret_post,enum=private_key_jwt,enum=tls_client_auth,enum=none"`
 	// Scopes are asked for at each login; openid and email by default. openid is
 	// added if it is missing. Without offline_access most providers give no refresh
 	// token.
@@ -150,6 +157,8 @@ func (c Config) filled() Config {
 			c.ClientAuth = authBasic
 		case c.ClientKeyFile != "":
 			c.ClientAuth = authKey
+		case c.CertFile != "":
+			c.ClientAuth = authTLS
 		default:
 			c.ClientAuth = authNone
 		}
@@ -212,15 +221,25 @@ func (c Config) validateClient() error {
 		if c.ClientKeyFile == "" {
 			problem("client_key_file", "is missing: %s needs a key", c.ClientAuth)
 		}
+	case authTLS:
+		if c.CertFile == "" {
+			problem("cert_file", "is missing: %s needs a certificate", c.ClientAuth)
+		}
 	case authNone:
 	default:
-		problem("client_auth", "%q is not one of %s, %s, %s, %s", c.ClientAuth, authBasic, authPost, authKey, authNone)
+		problem("client_auth", "%q is not one of %s, %s, %s, %s, %s", c.ClientAuth, authBasic, authPost, authKey, authTLS, authNone)
 	}
 	if c.ClientSecretFile != "" && c.ClientAuth != authBasic && c.ClientAuth != authPost {
 		problem("client_secret_file", "is not used with client_auth %s", c.ClientAuth)
 	}
 	if c.ClientKeyFile != "" && c.ClientAuth != authKey {
 		problem("client_key_file", "is not used with client_auth %s", c.ClientAuth)
+	}
+	if c.CertFile != "" && c.ClientAuth != authTLS {
+		problem("cert_file", "is not used with client_auth %s", c.ClientAuth)
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		problem("key_file", "and cert_file go together")
 	}
 	return errors.Join(errs...)
 }

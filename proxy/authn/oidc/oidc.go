@@ -197,10 +197,13 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 	if s, ok := a.store.(*session.Shared); ok {
 		err = errors.Join(err, s.Reload())
 	}
-	if a.config.CAFile == "" {
-		return err
+	if a.config.CAFile != "" || a.config.CertFile != "" {
+		err = errors.Join(err, a.provider.client.Reload())
 	}
-	return errors.Join(err, a.provider.client.Reload(), a.verifier.Reload(ctx))
+	if a.config.CAFile != "" {
+		err = errors.Join(err, a.verifier.Reload(ctx))
+	}
+	return err
 }
 
 // Inherit takes over what prev, the authenticator of this name in the configuration
@@ -211,7 +214,7 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 	if old, was := prev.store.(*session.Browser); ok && was {
 		next.Adopt(old)
 	}
-	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile {
+	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile && a.provider.aliases == prev.provider.aliases {
 		a.provider.current.CompareAndSwap(nil, prev.provider.current.Load())
 	}
 }
