@@ -34,16 +34,14 @@ type held struct{ token, hint string }
 // uses them any more, and a copy of one would outlive the logout. The sessions have
 // ended whatever comes of it. A browser that went away does not keep it from happening.
 func (a *Authenticator) release(ctx context.Context, ended []*session.Session) {
-	if a.config.KeepTokensAtLogout {
+	tokens := tokensOf(ended, a.client.now())
+	if a.config.KeepTokensAtLogout || len(tokens) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revocationTimeout)
 	defer cancel()
-	tokens := tokensOf(ended, a.client.now())
 	m, err := a.provider.metadata(ctx)
 	switch {
-	case len(tokens) == 0:
-		return
 	case err != nil:
 		a.released(ctx, "any", err)
 		return
@@ -92,7 +90,8 @@ func (a *Authenticator) released(ctx context.Context, hint string, err error) {
 }
 
 // revoke has the provider revoke a token. One that it does not know is revoked (RFC
-// 7009 section 2.2).
+// 7009 section 2.2). The error has the code and not the text of the answer, which may
+// repeat the token.
 func (c *client) revoke(ctx context.Context, m *metadata, t held) error {
 	status, body, err := c.post(ctx, m.revocation, url.Values{"token": {t.token}, "token_type_hint": {t.hint}})
 	if err != nil {
@@ -105,5 +104,6 @@ func (c *client) revoke(ctx context.Context, m *metadata, t held) error {
 	if doc["error"] == "unsupported_token_type" {
 		return fmt.Errorf("%w: revocation endpoint answered %d", errUnsupported, status)
 	}
-	return fmt.Errorf("revocation endpoint answered %d %s", status, refusal(doc))
+	code, _ := doc["error"].(string)
+	return fmt.Errorf("revocation endpoint answered %d %.64q", status, code)
 }

@@ -1,10 +1,12 @@
 package oidc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -128,13 +130,18 @@ func TestLogoutWithoutTheProvidersHelp(t *testing.T) {
 		}
 	}
 	s := offering(t, map[string]any{revocationEndpoint: "/revoke"}, nil)
+	var log bytes.Buffer
+	s.a.logger = slog.New(slog.NewTextHandler(&log, nil)) // its handler writes one line at a time
 	for name, tc := range map[string]struct {
 		revoke                    func(http.ResponseWriter, url.Values) bool
 		done, unsupported, failed int64
 	}{
-		"500":          {say(500, ""), 0, 0, 2},
-		"503":          {say(503, ""), 0, 0, 2},
-		"refused":      {say(401, `{"error":"invalid_client"}`), 0, 0, 2},
+		"500":     {say(500, ""), 0, 0, 2},
+		"503":     {say(503, ""), 0, 0, 2},
+		"refused": {say(401, `{"error":"invalid_client"}`), 0, 0, 2},
+		"chatty": {func(w http.ResponseWriter, q url.Values) bool {
+			return say(400, `{"error":"invalid_request","error_description":"no token `+q.Get("token")+`"}`)(w, q)
+		}, 0, 0, 2},
 		"garbage":      {say(400, "<html>"), 0, 0, 2},
 		"no content":   {say(204, ""), 0, 0, 2},
 		"unsupported":  {say(400, `{"error":"unsupported_token_type"}`), 0, 1, 1},
@@ -168,6 +175,9 @@ func TestLogoutWithoutTheProvidersHelp(t *testing.T) {
 	s.idp.Close()
 	if answer := b.logOut(); answer.Status != 303 || b.in() || count("sallyport.token.revocations", "failed") != 2 {
 		t.Errorf("a provider that is gone: %d: %s", answer.Status, answer.Why)
+	}
+	if text := log.String(); !strings.Contains(text, "token may live on") || !strings.Contains(text, "invalid_request") || strings.Contains(text, "at-") {
+		t.Errorf("the log says %s", text)
 	}
 }
 
