@@ -23,6 +23,10 @@ const (
 type Deps struct {
 	Logger *slog.Logger
 	Now    func() time.Time // nil: time.Now; requests are judged by their own time
+	// Ended is handed the sessions that Revoke ended, as far as the store has them and
+	// the browser has not: what they hold is nobody's from then on. Each is handed out
+	// once. nil: nobody wants to know.
+	Ended func(context.Context, []*Session)
 }
 
 func (d Deps) filled() Deps {
@@ -31,6 +35,9 @@ func (d Deps) filled() Deps {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.Ended == nil {
+		d.Ended = func(context.Context, []*Session) {}
 	}
 	return d
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -84,6 +85,7 @@ type Shared struct {
 	locks   *redislock.Client
 	secret  atomic.Pointer[string]
 	config  RedisConfig
+	told    func(context.Context, []*Session) // of those that ended
 }
 
 // NewShared makes the store of the authenticator called name. It reads files and
@@ -92,7 +94,7 @@ func NewShared(name string, c Config, keys *Keys, deps Deps) (*Shared, error) {
 	deps = deps.filled()
 	s := &Shared{
 		name: name, prefix: c.Redis.Prefix, keys: keys, cookies: NewCookies(name, c.CookieDomain), limits: c.limits(), now: deps.Now,
-		flights: newFlights(deps.Now), opened: newOpened(), config: *c.Redis,
+		flights: newFlights(deps.Now), opened: newOpened(), config: *c.Redis, told: deps.Ended,
 	}
 	if s.prefix == "" {
 		s.prefix = "sallyport:"
@@ -225,7 +227,9 @@ func (s *Shared) load(ctx context.Context, id string, now time.Time) (*Session, 
 
 // purpose binds what is sealed to its place: one session cannot be put in the place
 // of another.
-func (s *Shared) purpose(id string) string { return "session " + s.name + " " + hashed(id) }
+func (s *Shared) purpose(id string) string { return s.purposeOf(hashed(id)) }
+
+func (s *Shared) purposeOf(hash string) string { return "session " + s.name + " " + hash }
 
 func (s *Shared) seal(v *Session) (string, error) {
 	text, err := encode(v)
@@ -349,17 +353,56 @@ func (s *Shared) End(ctx context.Context, r *authn.Request, v *Session) error {
 	return nil
 }
 
-// Revoke implements Store.
+// Revoke implements Store. Each session is read and deleted in one step: whoever else
+// ends it at the same time does not get it too.
 func (s *Shared) Revoke(ctx context.Context, issuer, sid, subject string) error {
 	index := s.indexes(issuer, sid, subject)[0]
 	members, err := s.redis.ZRange(ctx, index, 0, -1).Result()
-	if err == nil && len(members) > 0 {
-		err = s.redis.Del(ctx, append(members, index)...).Err()
-	}
 	if err != nil {
 		return unavailable("end sessions", err)
 	}
+	if len(members) == 0 {
+		return nil
+	}
+	var were []*redis.StringCmd
+	_, err = s.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		for _, key := range members {
+			were = append(were, p.Get(ctx, key))
+		}
+		p.Del(ctx, append(slices.Clone(members), index)...)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) { // nil: one of them had ended before
+		return unavailable("end sessions", err)
+	}
+	var all []*Session
+	for i, was := range were {
+		if v := s.ended(members[i], was); v != nil {
+			all = append(all, v)
+		}
+	}
+	if len(all) > 0 {
+		s.told(ctx, all)
+	}
 	return nil
+}
+
+// ended is the session that was kept under a key; nil if there was none, or none that
+// can be opened.
+func (s *Shared) ended(key string, was *redis.StringCmd) *Session {
+	sealed, err := was.Result()
+	if err != nil {
+		return nil
+	}
+	text, err := s.keys.Open(s.purposeOf(strings.TrimPrefix(key, s.prefix+"session:")), []byte(sealed))
+	if err != nil {
+		return nil
+	}
+	v, err := decode(text)
+	if err != nil || v.Provider != s.name {
+		return nil
+	}
+	return v
 }
 
 // RevokeKnown implements Store: an index that is not there has nothing to end.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -213,6 +214,61 @@ func TestReplicasEndSessions(t *testing.T) {
 		if got, err := []*Shared{a, b}[i].Once(t.Context(), "jti", now, time.Minute); got != want || err != nil {
 			t.Errorf("once, by replica %d: %v %v", i, got, err)
 		}
+	}
+}
+
+// TestEndedSessionsAreHandedOut: whoever wants to know gets what was in the sessions that
+// ended, each once and no others.
+func TestEndedSessionsAreHandedOut(t *testing.T) {
+	redis := newServer(t)
+	a, b := redis.replica("login"), redis.replica("login")
+	var got []string
+	b.told = func(_ context.Context, all []*Session) {
+		for _, v := range all {
+			got = append(got, v.RefreshToken)
+		}
+		slices.Sort(got)
+	}
+	now := time.Now()
+	in := func(sid, subject, refresh string) (jar, *Session) {
+		t.Helper()
+		v := someone(0)
+		v.SID, v.Subject, v.RefreshToken = sid, subject, refresh
+		return logIn(t, a, v, now), v
+	}
+	in("s1", "alice", "rt-1")
+	in("s1", "alice", "rt-2")
+	in("s2", "alice", "rt-3")
+	in("s3", "bob", "rt-4")
+	gone, v := in("s1", "alice", "rt-5")
+	if err := a.End(t.Context(), gone.visit(now), v); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ sid, subject, want string }{
+		{"s9", "", ""}, {"s1", "alice", "rt-1 rt-2"}, {"s1", "alice", ""}, {"", "alice", "rt-3"}, {"", "alice", ""}, {"s3", "", "rt-4"}, {"", "bob", ""},
+	} {
+		got = nil
+		if err := b.Revoke(t.Context(), "https://idp.example", row.sid, row.subject); err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.Join(got, " "); text != row.want {
+			t.Errorf("revoked sid %q, subject %q: handed out are %q, want %q", row.sid, row.subject, text, row.want)
+		}
+	}
+	// What nobody here sealed is deleted and handed to nobody.
+	strange, v := in("s4", "carol", "rt-6")
+	if err := a.redis.Set(t.Context(), a.key(v.ID), "garbage", time.Minute).Err(); err != nil {
+		t.Fatal(err)
+	}
+	got = nil
+	if err := b.RevokeKnown(t.Context(), "https://idp.example", "s4"); err != nil || got != nil {
+		t.Errorf("handed out are %v; %v", got, err)
+	}
+	if n, err := a.redis.Exists(t.Context(), a.key(v.ID)).Result(); n != 0 || err != nil {
+		t.Errorf("it is still there: %d %v", n, err)
+	}
+	if _, err := load(t, a, strange, now); !errors.Is(err, ErrNone) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -16,7 +16,20 @@ func TestReturnAddress(t *testing.T) {
 			t.Errorf("%q is refused", good)
 		}
 	}
-	bad := []string{
+	bad := hostileAddresses()
+	for _, row := range bad {
+		if got, ok := returnAddress(row); ok {
+			t.Errorf("%q leads to %q", row, got)
+		}
+	}
+	if len(bad) < 60 {
+		t.Errorf("%d rows", len(bad))
+	}
+}
+
+// hostileAddresses lead, or led in some gateway, somewhere else.
+func hostileAddresses() []string {
+	return []string{
 		"", "x", "evil.example", "https://evil.example", "http://evil.example/", "HTTPS://evil.example", "//evil.example", "///evil.example", "////evil.example",
 		"/\\evil.example", "/\\/evil.example", "\\/evil.example", "\\\\evil.example", "/\\\\evil.example", "/x\\y", "/%5cevil.example", "/%5Cevil.example", "/x/%5c..",
 		"/%2fevil.example", "/%2Fevil.example", "/%2f%2fevil.example", "/x%2fy", "/\tevil.example", "/\t/evil.example", "/%09/evil.example", "/%09evil.example",
@@ -26,14 +39,6 @@ func TestReturnAddress(t *testing.T) {
 		"/%252fevil.example", "/%255c", "/%25", "/%", "/%zz", "/x%2", "/x?%zz",
 		"/x#y", "/#//evil.example", "/x?y#z", "javascript:alert(1)", "data:text/html,x", "/<script>", "/x\"y", "/x`y", "?x", "#x", "./x", "../x", "@evil.example", ":80",
 		"http:/evil.example", "https:evil.example", "http:///evil.example", "//user@evil.example", "/" + strings.Repeat("x", maxReturn),
-	}
-	for _, row := range bad {
-		if got, ok := returnAddress(row); ok {
-			t.Errorf("%q leads to %q", row, got)
-		}
-	}
-	if len(bad) < 60 {
-		t.Errorf("%d rows", len(bad))
 	}
 }
 
@@ -63,6 +68,9 @@ func TestConfigRefuses(t *testing.T) {
 		"client_secret_file: is not used": func(c *Config) { c.ClientAuth, c.ClientSecretFile = authNone, "f" },
 		"client_key_file: is missing":     func(c *Config) { c.ClientAuth = authKey },
 		"client_key_file: is not used":    func(c *Config) { c.ClientAuth, c.ClientSecretFile, c.ClientKeyFile = authBasic, "f", "k" },
+		"cert_file: is missing":           func(c *Config) { c.ClientAuth = authTLS },
+		"cert_file: is not used":          func(c *Config) { c.ClientAuth, c.CertFile, c.KeyFile = authNone, "c", "k" },
+		"key_file: and cert_file go":      func(c *Config) { c.CertFile = "c" },
 		"client_auth: \"tls\"":            func(c *Config) { c.ClientAuth = "tls" },
 		"authorization_parameters.state":  func(c *Config) { c.AuthorizationParameters = map[string]string{"state": "x"} },
 		"scopes: \"a b\"":                 func(c *Config) { c.Scopes = []string{"a b"} },
@@ -76,7 +84,14 @@ func TestConfigRefuses(t *testing.T) {
 		"origins: \"https://b.test\"":     func(c *Config) { c.Origins, c.Session.CookieDomain = []string{"https://b.test"}, "a.example" },
 		"algorithms: HS256":               func(c *Config) { c.Algorithms = []string{"HS256"} },
 		"leeway: 2m0s":                    func(c *Config) { c.Leeway = 120e9 },
-		"session.lifetime":                func(c *Config) { c.Session.Lifetime = 1 },
+		"request_object: needs":           func(c *Config) { c.RequestObject = true },
+		"request_object_key_file: is not": func(c *Config) { c.RequestObjectKeyFile = "k" },
+		"request_object_key_id: is not":   func(c *Config) { c.RequestObjectKeyID = "k" },
+		"authorization_parameters.sub": func(c *Config) {
+			c.RequestObject, c.RequestObjectKeyFile, c.AuthorizationParameters = true, "k", map[string]string{"sub": "x"}
+		},
+		"pushed_authorization_requests: \"yes\"": func(c *Config) { c.PushedAuthorizationRequests = "yes" },
+		"session.lifetime":                       func(c *Config) { c.Session.Lifetime = 1 },
 	} {
 		c := good
 		change(&c)

@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/sallyport/sallyport/proxy/authn"
 )
@@ -25,11 +27,13 @@ type client struct {
 	now      func() time.Time
 	http     *http.Client
 	secret   atomic.Pointer[string]
-	signer   atomic.Pointer[signer]
+	signer   atomic.Pointer[signer]    // of assertions; nil without private_key_jwt
+	requests atomic.Pointer[[]*signer] // of authorization requests, the usual way first; nil without request_object
+	pushing  *semaphore.Weighted
 }
 
 func newClient(c Config, p *provider, now func() time.Time) (*client, error) {
-	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}}
+	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}, pushing: semaphore.NewWeighted(maxPushes)}
 	return cl, cl.reload()
 }
 
@@ -47,15 +51,12 @@ func (a asked) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func (c *client) files() (out []string) {
-	for _, f := range []string{c.config.ClientSecretFile, c.config.ClientKeyFile} {
-		if f != "" {
-			out = append(out, f)
-		}
-	}
-	return out
+func (c *client) files() []string {
+	files := []string{c.config.ClientSecretFile, c.config.ClientKeyFile, c.config.RequestObjectKeyFile}
+	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
 }
 
+// reload reads the files. On error what was read before stays, all of it.
 func (c *client) reload() error {
 	secret := ""
 	if f := c.config.ClientSecretFile; f != "" {
@@ -67,12 +68,21 @@ func (c *client) reload() error {
 			return fmt.Errorf("client secret: %s is empty", f)
 		}
 	}
+	var assertions, requests []*signer
+	var err error
 	if f := c.config.ClientKeyFile; f != "" {
-		s, err := loadSigner(f, c.config.ClientKeyID)
-		if err != nil {
+		if assertions, err = loadSigners("client key", f, "JWT", c.config.ClientKeyID); err != nil {
 			return err
 		}
-		c.signer.Store(s)
+	}
+	if f, kid := c.config.requestObjectKey(); f != "" {
+		if requests, err = loadSigners("request object key", f, requestObjectType, kid); err != nil {
+			return err
+		}
+		c.requests.Store(&requests)
+	}
+	if assertions != nil {
+		c.signer.Store(assertions[0])
 	}
 	c.secret.Store(&secret)
 	return nil
@@ -98,7 +108,7 @@ func (c *client) oauth(m *metadata, redirect string) *oauth2.Config {
 func (c *client) ask(ctx context.Context, m *metadata, redirect, code string, params url.Values) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, providerTimeout)
 	defer cancel()
-	if err := c.prove(m, params); err != nil {
+	if err := c.prove(m.token, params); err != nil {
 		return nil, err
 	}
 	var opts []oauth2.AuthCodeOption
@@ -116,16 +126,14 @@ func (c *client) ask(ctx context.Context, m *metadata, redirect, code string, pa
 }
 
 // prove adds the client assertion of private_key_jwt (RFC 7523 section 2.2).
-func (c *client) prove(m *metadata, params url.Values) error {
+func (c *client) prove(audience string, params url.Values) error {
 	s := c.signer.Load()
 	if s == nil {
 		return nil
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
 	now := c.now()
 	assertion, err := s.sign(map[string]any{
-		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": m.token, "jti": hex.EncodeToString(id[:]),
+		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": audience, "jti": newJTI(),
 		"iat": now.Unix(), "exp": now.Add(time.Minute).Unix(),
 	})
 	if err != nil {
@@ -136,6 +144,13 @@ func (c *client) prove(m *metadata, params url.Values) error {
 	return nil
 }
 
+// newJTI returns an identifier that no JWT of ours had before.
+func newJTI() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
 // tokenError tells a refusal, which ends things, from a provider that is not to be
 // had now. The log gets the error code and not the answer, which may hold tokens.
 func tokenError(err error) error {
@@ -144,7 +159,7 @@ func tokenError(err error) error {
 		return fmt.Errorf("%w: token endpoint: %w", authn.ErrUnavailable, err)
 	}
 	status := r.Response.StatusCode
-	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || r.ErrorCode == "temporarily_unavailable" {
+	if busy(status, r.ErrorCode) {
 		return fmt.Errorf("%w: token endpoint answered %d", authn.ErrUnavailable, status)
 	}
 	return fmt.Errorf("%w: token endpoint answered %d %.64q", authn.ErrInvalid, status, r.ErrorCode)

@@ -22,18 +22,7 @@ import (
 // TestClientAuthentication: how the token endpoint learns who asks, at the login and
 // at a renewal.
 func TestClientAuthentication(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	key, file := clientKey(t)
 	for _, method := range []string{authBasic, authPost, authKey, authNone} {
 		s := newSetup(t, func(c *Config) {
 			c.ClientAuth = method
@@ -63,7 +52,7 @@ func TestClientAuthentication(t *testing.T) {
 				t.Errorf("secret %q", q.Get("client_secret"))
 			}
 			if method == authKey {
-				checkAssertion(t, &key.PublicKey, assertion, s.idp.URL+"/token")
+				checkAssertion(t, &key.PublicKey, assertion, "web", s.idp.URL+"/token")
 				if seen[assertion] {
 					t.Error("an assertion is used twice")
 				}
@@ -73,13 +62,46 @@ func TestClientAuthentication(t *testing.T) {
 	}
 }
 
-func checkAssertion(t *testing.T, key *ecdsa.PublicKey, assertion, audience string) {
+// clientKey makes the key of a gateway, and a file of it.
+func clientKey(t *testing.T) (*ecdsa.PrivateKey, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, keyFile(t, key)
+}
+
+// keyFile writes a private key as PEM.
+func keyFile(t *testing.T, key any) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func checkAssertion(t *testing.T, key *ecdsa.PublicKey, assertion, client, audience string) {
+	t.Helper()
+	header, claims := opened(t, key, assertion)
+	if header["alg"] != "ES256" || header["kid"] != "web-1" || claims["iss"] != client || claims["sub"] != client || claims["aud"] != audience ||
+		claims["exp"].(float64)-claims["iat"].(float64) != 60 || len(claims["jti"].(string)) != 32 {
+		t.Errorf("assertion %v %v", header, claims)
+	}
+}
+
+// opened checks the signature of a JWT and returns what is in it.
+func opened(t *testing.T, key *ecdsa.PublicKey, assertion string) (header, claims map[string]any) {
 	t.Helper()
 	parts := strings.Split(assertion, ".")
 	if len(parts) != 3 {
 		t.Fatalf("assertion %q", assertion)
 	}
-	var header, claims map[string]any
 	for i, to := range []*map[string]any{&header, &claims} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
 		if err != nil || json.Unmarshal(text, to) != nil {
@@ -91,16 +113,17 @@ func checkAssertion(t *testing.T, key *ecdsa.PublicKey, assertion, audience stri
 	if err != nil || len(sig) != 64 || !ecdsa.Verify(key, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		t.Error("the signature does not hold")
 	}
-	if header["alg"] != "ES256" || header["kid"] != "web-1" || claims["iss"] != "web" || claims["sub"] != "web" || claims["aud"] != audience ||
-		claims["exp"].(float64)-claims["iat"].(float64) != 60 || len(claims["jti"].(string)) != 32 {
-		t.Errorf("assertion %v %v", header, claims)
-	}
+	return header, claims
 }
 
 func TestSigners(t *testing.T) {
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Skip("this Go does not make weak keys")
+	}
+	good, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
 	}
 	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {
@@ -117,8 +140,8 @@ func TestSigners(t *testing.T) {
 	for name, tc := range map[string]struct {
 		key any
 		alg string
-	}{"weak": {weak, ""}, "P-521": {p521, ""}, "text": {"x", ""}, "P-384": {p384, "ES384"}, "Ed25519": {ed, "EdDSA"}} {
-		s, err := newSigner(tc.key, "")
+	}{"weak": {weak, ""}, "P-521": {p521, ""}, "text": {"x", ""}, "RSA": {good, "RS256 PS256"}, "P-384": {p384, "ES384"}, "Ed25519": {ed, "EdDSA"}} {
+		all, err := newSigners(tc.key, "JWT", "")
 		if (err == nil) != (tc.alg != "") {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -126,11 +149,18 @@ func TestSigners(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		if head, _ := base64.RawURLEncoding.DecodeString(s.header); !strings.Contains(string(head), `"alg":"`+tc.alg+`"`) {
-			t.Errorf("%s: header %s", name, head)
+		var algs []string
+		for _, s := range all {
+			algs = append(algs, s.alg)
+			if head, _ := base64.RawURLEncoding.DecodeString(s.header); !strings.Contains(string(head), `"alg":"`+s.alg+`"`) {
+				t.Errorf("%s: header %s", name, head)
+			}
+			if _, err := s.sign(map[string]any{"a": 1}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
-		if _, err := s.sign(map[string]any{"a": 1}); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if got := strings.Join(algs, " "); got != tc.alg {
+			t.Errorf("%s signs with %s, want %s", name, got, tc.alg)
 		}
 	}
 	for _, text := range []string{"", "x", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"} {

@@ -17,12 +17,13 @@ import (
 // Kind is the key of this mechanism in the configuration.
 const Kind = "oidc"
 
-// The ways in which the gateway authenticates to the provider's token endpoint
-// (OpenID Connect Core section 9).
+// The ways in which the gateway authenticates to the provider (OpenID Connect Core
+// section 9, RFC 8705).
 const (
 	authBasic = "client_secret_basic"
 	authPost  = "client_secret_post"
 	authKey   = "private_key_jwt"
+	authTLS   = "tls_client_auth" // RFC 8705 section 2; self-signed certificates too
 	authNone  = "none"
 )
 
@@ -40,10 +41,16 @@ type Config struct {
 	ClientKeyFile string `yaml:"client_key_file" sallyport:"path"`
 	// ClientKeyID is the kid by which the provider knows that key.
 	ClientKeyID string `yaml:"client_key_id"`
-	// ClientAuth is how the gateway proves at the token endpoint who it is:
-	// client_secret_basic, client_secret_post, private_key_jwt or none. By default
-	// what the files given allow.
-	ClientAuth string `yaml:"client_auth" jsonschema:"enum=client_secret_basic,enum=client_secret_post,enum=private_key_jwt,enum=none"`
+	// CertFile holds the PEM certificate that the gateway shows the provider, for
+	// tls_client_auth (RFC 8705 section 2); a self-signed one will do where the provider
+	// knows it.
+	CertFile string `yaml:"cert_file" sallyport:"path"`
+	// KeyFile holds the PEM private key of cert_file.
+	KeyFile string `yaml:"key_file" sallyport:"path"`
+	// ClientAuth is how the gateway proves at the token endpoint who it is, and wherever
+	// else it speaks to the provider itself: client_secret_basic, client_secret_post,
+	// private_key_jwt, tls_client_auth or none. By default what the files given allow.
+	ClientAuth string `yaml:"client_auth" jsonschema:"enum=client_secret_basic,enum=client_secret_post,enum=private_key_jwt,enum=tls_client_auth,enum=none"`
 	// Scopes are asked for at each login; openid and email by default. openid is
 	// added if it is missing. Without offline_access most providers give no refresh
 	// token.
@@ -51,6 +58,21 @@ type Config struct {
 	// AuthorizationParameters are sent to the authorization endpoint in addition, such
 	// as audience.
 	AuthorizationParameters map[string]string `yaml:"authorization_parameters"`
+	// PushedAuthorizationRequests says when the gateway gives the provider the
+	// parameters of a login directly and the browser a reference to them (RFC 9126), so
+	// that nobody on the way can read or change them: auto where the provider offers
+	// that, required always, off only where the provider requires it. A provider that
+	// does not take them has nobody log in; there is no way back to plain parameters.
+	PushedAuthorizationRequests string `yaml:"pushed_authorization_requests" jsonschema:"enum=auto,enum=required,enum=off"`
+	// RequestObject signs the parameters of each login (RFC 9101), so that the provider
+	// knows them to be the gateway's. It needs request_object_key_file, or
+	// client_key_file.
+	RequestObject bool `yaml:"request_object"`
+	// RequestObjectKeyFile is a file with the private key, PEM, that signs them, of a
+	// kind that client_key_file may have; that key by default.
+	RequestObjectKeyFile string `yaml:"request_object_key_file" sallyport:"path"`
+	// RequestObjectKeyID is the kid by which the provider knows that key.
+	RequestObjectKeyID string `yaml:"request_object_key_id"`
 	// RedirectPath is where the provider sends browsers back to. With the origin in
 	// front of it, it is the redirect URI to register at the provider.
 	RedirectPath string `yaml:"redirect_path"`
@@ -73,6 +95,10 @@ type Config struct {
 	// provider: a path of the same origin, or an https URL. The provider must know it.
 	// Without it, they stay on the provider's page.
 	PostLogoutRedirect string `yaml:"post_logout_redirect"`
+	// KeepTokensAtLogout leaves the refresh and access token of a session that ends by a
+	// logout as they are. Without it the provider is asked to revoke them (RFC 7009), if
+	// it has an address for that: some providers then ask for consent at the next login.
+	KeepTokensAtLogout bool `yaml:"keep_tokens_at_logout"`
 	// Origins are the origins at which people may log in, such as
 	// https://app.example.com. Without any, every host that reaches the gateway is one;
 	// the provider then is who refuses redirect URIs that it does not know.
@@ -99,7 +125,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Scopes: []string{"openid", "email"}, RedirectPath: "/oauth2/callback", Leeway: 30 * time.Second,
-		Session: session.Default(),
+		PushedAuthorizationRequests: pushAuto, Session: session.Default(),
 	}
 }
 
@@ -115,6 +141,9 @@ func (c Config) filled() Config {
 	if c.RedirectPath == "" {
 		c.RedirectPath = d.RedirectPath
 	}
+	if c.PushedAuthorizationRequests == "" {
+		c.PushedAuthorizationRequests = d.PushedAuthorizationRequests
+	}
 	for p, name := range map[*string]string{
 		&c.LoginPath: "login", &c.LogoutPath: "logout", &c.FrontChannelLogoutPath: "frontchannel-logout", &c.BackChannelLogoutPath: "backchannel-logout",
 	} {
@@ -128,6 +157,8 @@ func (c Config) filled() Config {
 			c.ClientAuth = authBasic
 		case c.ClientKeyFile != "":
 			c.ClientAuth = authKey
+		case c.CertFile != "":
+			c.ClientAuth = authTLS
 		default:
 			c.ClientAuth = authNone
 		}
@@ -152,7 +183,7 @@ func (c *Config) Insecure() map[string]string {
 func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
-		c.validateProvider(), c.validateClient(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
+		c.validateProvider(), c.validateClient(), c.validatePush(), c.validateRequestObject(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
 		setting.Under("session", c.Session.Validate()),
 	)
 }
@@ -190,15 +221,25 @@ func (c Config) validateClient() error {
 		if c.ClientKeyFile == "" {
 			problem("client_key_file", "is missing: %s needs a key", c.ClientAuth)
 		}
+	case authTLS:
+		if c.CertFile == "" {
+			problem("cert_file", "is missing: %s needs a certificate", c.ClientAuth)
+		}
 	case authNone:
 	default:
-		problem("client_auth", "%q is not one of %s, %s, %s, %s", c.ClientAuth, authBasic, authPost, authKey, authNone)
+		problem("client_auth", "%q is not one of %s, %s, %s, %s, %s", c.ClientAuth, authBasic, authPost, authKey, authTLS, authNone)
 	}
 	if c.ClientSecretFile != "" && c.ClientAuth != authBasic && c.ClientAuth != authPost {
 		problem("client_secret_file", "is not used with client_auth %s", c.ClientAuth)
 	}
 	if c.ClientKeyFile != "" && c.ClientAuth != authKey {
 		problem("client_key_file", "is not used with client_auth %s", c.ClientAuth)
+	}
+	if c.CertFile != "" && c.ClientAuth != authTLS {
+		problem("cert_file", "is not used with client_auth %s", c.ClientAuth)
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		problem("key_file", "and cert_file go together")
 	}
 	return errors.Join(errs...)
 }
@@ -215,7 +256,7 @@ func reserved() []string {
 func (c Config) validateParameters() error {
 	var errs []error
 	for name := range c.AuthorizationParameters {
-		if slices.Contains(reserved(), name) {
+		if slices.Contains(reserved(), name) || c.RequestObject && slices.Contains(ofRequestObject(), name) {
 			errs = append(errs, setting.Problemf("authorization_parameters."+name, "is for the gateway to set"))
 		}
 	}

@@ -117,11 +117,15 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 		State: session.NewID(), Nonce: session.NewID(), Verifier: oauth2.GenerateVerifier(),
 		Origin: origin, Return: to, Begun: r.Now.UnixMilli(), demand: d,
 	}
+	at, err := a.authorization(ctx, m, f)
+	if err != nil {
+		return a.failed(ctx, r, err)
+	}
 	if err := a.remember(r, f); err != nil {
 		return a.failed(ctx, r, err)
 	}
 	a.count.begun.Add(1)
-	return redirect(http.StatusFound, a.authorization(m, f), "log in at "+a.config.Issuer)
+	return redirect(http.StatusFound, at, "log in at "+a.config.Issuer)
 }
 
 func (a *Authenticator) flowPurpose() string { return "login " + a.name }
@@ -136,19 +140,47 @@ func (a *Authenticator) remember(r *authn.Request, f *flow) error {
 	return a.flows.Write(r, sealed, flowLife)
 }
 
-// authorization is the address to log in at.
-func (a *Authenticator) authorization(m *metadata, f *flow) string {
-	opts := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(f.Verifier), oauth2.SetAuthURLParam("nonce", f.Nonce)}
+// authorization is the address to log in at. The error is errRequest or
+// authn.ErrUnavailable.
+func (a *Authenticator) authorization(ctx context.Context, m *metadata, f *flow) (string, error) {
+	pushes, err := a.pushes(m)
+	if err != nil {
+		return "", err
+	}
+	params, err := a.signed(m, a.parameters(f), pushes)
+	if err != nil {
+		return "", err
+	}
+	if pushes {
+		if params, err = a.client.push(ctx, m, params); err != nil {
+			return "", err
+		}
+	}
+	separator := "?"
+	if strings.Contains(m.authorization, "?") { // RFC 6749 section 3.1: the endpoint's own query stays
+		separator = "&"
+	}
+	return m.authorization + separator + params.Encode(), nil
+}
+
+// parameters are those of the authorization request (RFC 6749 section 4.1.1, RFC 7636
+// section 4.3, OpenID Connect Core section 3.1.2.1).
+func (a *Authenticator) parameters(f *flow) url.Values {
+	params := url.Values{
+		"response_type": {"code"}, "client_id": {a.config.ClientID}, "redirect_uri": {f.Origin + a.config.RedirectPath},
+		"scope": {strings.Join(a.config.Scopes, " ")}, "state": {f.State}, "nonce": {f.Nonce},
+		"code_challenge": {oauth2.S256ChallengeFromVerifier(f.Verifier)}, "code_challenge_method": {"S256"},
+	}
 	for name, value := range a.config.AuthorizationParameters {
-		opts = append(opts, oauth2.SetAuthURLParam(name, value))
+		params.Set(name, value)
 	}
 	if f.ACR != "" {
-		opts = append(opts, oauth2.SetAuthURLParam("acr_values", f.ACR))
+		params.Set("acr_values", f.ACR)
 	}
 	if f.MaxAge != nil {
-		opts = append(opts, oauth2.SetAuthURLParam("max_age", strconv.Itoa(*f.MaxAge)))
+		params.Set("max_age", strconv.Itoa(*f.MaxAge))
 	}
-	return a.client.oauth(m, f.Origin+a.config.RedirectPath).AuthCodeURL(f.State, opts...)
+	return params
 }
 
 // errLogin is a login that cannot go on, and that the sender may begin again.
@@ -329,6 +361,8 @@ func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error)
 	level, status, text := slog.LevelInfo, http.StatusForbidden, pageDenied
 	switch {
 	case errors.Is(err, errDemand):
+	case errors.Is(err, errRequest):
+		level, status, text = slog.LevelError, http.StatusServiceUnavailable, pageUnable
 	case errors.Is(err, errLogin):
 		status, text = http.StatusBadRequest, pageRestart
 	case errors.Is(err, authn.ErrInvalid):

@@ -144,6 +144,32 @@ func TestCallbackRefuses(t *testing.T) {
 		{"no code", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "code", "") }},
 		{"mix-up: another issuer", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "iss", "https://evil.example") }},
 		{"mix-up: no issuer although always named", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "iss", "") }},
+		{"mix-up: empty issuer", 400, func(b *browser, q url.Values) *authn.Request {
+			r := b.back(q, "iss", "")
+			r.RawQuery += "&iss="
+			return r
+		}},
+		{"mix-up: issuer with a slash more", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "iss", b.idp.URL+"/") }},
+		{"mix-up: issuer in capitals", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "iss", strings.ToUpper(b.idp.URL)) }},
+		{"mix-up: issuer twice", 400, func(b *browser, q url.Values) *authn.Request {
+			r := b.back(q)
+			r.RawQuery += "&iss=" + url.QueryEscape(b.idp.URL)
+			return r
+		}},
+		{"mix-up: error of another issuer", 400, func(b *browser, q url.Values) *authn.Request {
+			return b.back(q, "iss", "https://evil.example", "error", "server_error", "code", "")
+		}},
+		{"mix-up: error without issuer", 400, func(b *browser, q url.Values) *authn.Request {
+			return b.back(q, "iss", "", "error", "server_error", "code", "")
+		}},
+		{"state with more", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "state", q.Get("state")+"x") }},
+		{"state with less", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "state", q.Get("state")[1:]) }},
+		{"nonce for state", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "state", q.Get("nonce")) }},
+		{"empty state", 400, func(b *browser, q url.Values) *authn.Request {
+			r := b.back(q, "state", "")
+			r.RawQuery += "&state="
+			return r
+		}},
 		{"state twice", 400, func(b *browser, q url.Values) *authn.Request {
 			r := b.back(q)
 			r.RawQuery += "&state=x"

@@ -18,8 +18,9 @@ import (
 	"github.com/sallyport/sallyport/proxy/session"
 )
 
-// logout ends the session here and, if the provider has an address for that, there
-// (OpenID Connect RP-Initiated Logout 1.0). A POST has to come from a page of the same
+// logout ends the session here, has the provider revoke its tokens, and ends the session
+// there, if the provider has addresses for that (RFC 7009, OpenID Connect RP-Initiated
+// Logout 1.0). A POST has to come from a page of the same
 // origin and to bring the token that GET gave it: other sites cannot log people out.
 func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Answer {
 	s, err := a.store.Load(ctx, r)
@@ -48,6 +49,7 @@ func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Ans
 		return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err))
 	}
 	a.count.loggedOut.Add(1)
+	a.release(ctx, []*session.Session{s})
 	return a.goodbye(r, s, target)
 }
 
@@ -139,6 +141,7 @@ func (a *Authenticator) frontChannel(ctx context.Context, r *authn.Request) *aut
 		if err != nil {
 			return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err))
 		}
+		a.release(ctx, []*session.Session{s})
 	}
 	if err := a.store.RevokeKnown(ctx, a.config.Issuer, params["sid"]); err != nil {
 		return a.failed(ctx, r, fmt.Errorf("%w: end sessions: %w", authn.ErrUnavailable, err))

@@ -63,7 +63,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.keys, err = session.NewKeys(c.Session.KeysFiles); err != nil {
 		return nil, err
 	}
-	if a.store, err = session.Open(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now}); err != nil {
+	if a.store, err = session.Open(name, c.Session, a.keys, session.Deps{Logger: a.logger, Now: deps.Now, Ended: a.release}); err != nil {
 		return nil, err
 	}
 	if a.provider, err = newProvider(c, deps.Now); err != nil {
@@ -197,10 +197,13 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 	if s, ok := a.store.(*session.Shared); ok {
 		err = errors.Join(err, s.Reload())
 	}
-	if a.config.CAFile == "" {
-		return err
+	if a.config.CAFile != "" || a.config.CertFile != "" {
+		err = errors.Join(err, a.provider.client.Reload())
 	}
-	return errors.Join(err, a.provider.client.Reload(), a.verifier.Reload(ctx))
+	if a.config.CAFile != "" {
+		err = errors.Join(err, a.verifier.Reload(ctx))
+	}
+	return err
 }
 
 // Inherit takes over what prev, the authenticator of this name in the configuration
@@ -211,7 +214,7 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 	if old, was := prev.store.(*session.Browser); ok && was {
 		next.Adopt(old)
 	}
-	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile {
+	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile && a.provider.aliases == prev.provider.aliases {
 		a.provider.current.CompareAndSwap(nil, prev.provider.current.Load())
 	}
 }
@@ -219,6 +222,7 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 // counters count what becomes of logins.
 type counters struct {
 	begun, done, refused, unavailable, renewed, ended, loggedOut *meter.Count
+	revoked, unsupported, unrevoked                              *meter.Count
 }
 
 func newCounters(r *meter.Registry, name string) counters {
@@ -230,7 +234,13 @@ func newCounters(r *meter.Registry, name string) counters {
 	of := func(outcome string) *meter.Count {
 		return logins.With(meter.String("authenticator", name), meter.String("outcome", outcome))
 	}
+	revocations := r.Counter("sallyport.token.revocations", "{token}",
+		"Tokens of sessions that ended by a logout, by authenticator and outcome: done when the provider revoked them, unsupported when it does not revoke such access tokens, failed.")
+	revocation := func(outcome string) *meter.Count {
+		return revocations.With(meter.String("authenticator", name), meter.String("outcome", outcome))
+	}
 	return counters{
+		revoked: revocation("done"), unsupported: revocation("unsupported"), unrevoked: revocation("failed"),
 		begun: of("begun"), done: of("done"), refused: of("refused"), unavailable: of("unavailable"), renewed: of("renewed"),
 		ended: of("ended"), loggedOut: of("logged_out"),
 	}

@@ -16,6 +16,7 @@ var (
 	pageRestart = text{"Please log in again", "The login took too long, or was begun in another window.", "/", "Begin again"}
 	pageDenied  = text{"Access denied", "The login does not give access to this page.", "/", "Back to the start"}
 	pageLater   = text{"Login is not possible now", "Please try again in a moment.", "/", "Try again"}
+	pageUnable  = text{"Login is not possible", "The login service does not accept this site's request. Its operator has to mend that.", "/", "Try again"}
 	pageOrigin  = text{"Login is not possible here", "This address is not set up for logging in.", "", ""}
 	pageOut     = text{"You are logged out", "Close the browser if others use this computer.", "/", "Log in again"}
 )

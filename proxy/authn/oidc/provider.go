@@ -27,8 +27,11 @@ const (
 type metadata struct {
 	authorization, token string
 	userinfo, endSession string // empty if it has none
-	pushed               string // RFC 9126
-	namesIssuer          bool   // in authorization responses, RFC 9207 section 3
+	pushed, revocation   string // RFC 9126, RFC 7009; empty if it has none
+	pushRequired         bool   // RFC 9126 section 5
+	signRequired         bool   // authorization requests, RFC 9101 section 10.5
+	requestAlgorithms    []string
+	namesIssuer          bool // in authorization responses, RFC 9207 section 3
 	fetched              time.Time
 }
 
@@ -36,6 +39,7 @@ type metadata struct {
 type provider struct {
 	issuer   string
 	insecure bool
+	aliases  bool // we show a certificate, so that its addresses for that count
 	client   *fetch.Client
 	now      func() time.Time
 
@@ -46,8 +50,10 @@ type provider struct {
 }
 
 func newProvider(c Config, now func() time.Time) (*provider, error) {
-	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: 16})
-	return &provider{issuer: c.Issuer, insecure: c.InsecureHTTP, client: client, now: now}, err
+	client, err := fetch.New(fetch.Config{
+		Whose: "issuer " + c.Issuer, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, Connections: 16,
+	})
+	return &provider{issuer: c.Issuer, insecure: c.InsecureHTTP, aliases: c.CertFile != "", client: client, now: now}, err
 }
 
 // metadata returns what is known, and asks for it if nothing is. The error is
@@ -113,18 +119,30 @@ func (p *provider) discover(ctx context.Context) (*metadata, error) {
 	}
 	m := &metadata{}
 	m.namesIssuer, _ = doc["authorization_response_iss_parameter_supported"].(bool)
+	m.signRequired, _ = doc["require_signed_request_object"].(bool)
+	m.pushRequired, _ = doc["require_pushed_authorization_requests"].(bool)
+	m.requestAlgorithms, _ = jwt.Strings(doc, "request_object_signing_alg_values_supported") // a list that is none says nothing
+	aliases, _ := doc["mtls_endpoint_aliases"].(map[string]any)
+	if !p.aliases {
+		aliases = nil
+	}
 	for _, e := range []struct {
-		name   string
-		to     *string
-		needed bool
+		name    string
+		to      *string
+		needed  bool
+		browser bool // is who goes there
 	}{
-		{"authorization_endpoint", &m.authorization, true},
-		{"token_endpoint", &m.token, true},
-		{"userinfo_endpoint", &m.userinfo, false},
-		{"end_session_endpoint", &m.endSession, false},
-		{"pushed_authorization_request_endpoint", &m.pushed, false},
+		{"authorization_endpoint", &m.authorization, true, true},
+		{"token_endpoint", &m.token, true, false},
+		{"userinfo_endpoint", &m.userinfo, false, false},
+		{"end_session_endpoint", &m.endSession, false, true},
+		{"pushed_authorization_request_endpoint", &m.pushed, false, false},
+		{"revocation_endpoint", &m.revocation, false, false},
 	} {
 		url, ok := doc[e.name].(string)
+		if alias, there := aliases[e.name].(string); there && !e.browser { // RFC 8705 section 5
+			url, ok = alias, true
+		}
 		if !ok || url == "" {
 			if e.needed {
 				return nil, fmt.Errorf("metadata has no %s", e.name)

@@ -40,6 +40,10 @@ type fake struct {
 	asked    []url.Values                                 // of the token endpoint
 	basic    string                                       // Authorization of the last question
 	nonces   map[string]string                            // by code
+	push     func(http.ResponseWriter, url.Values) bool   // answers pushed requests in place of the provider; false: does not
+	pushed   []url.Values                                 // in order
+	revoke   func(http.ResponseWriter, url.Values) bool   // answers revocations in place of the provider; false: does not
+	revoked  []url.Values                                 // in order
 	now      func() time.Time
 }
 
@@ -70,6 +74,8 @@ func newFake(t *testing.T, now func() time.Time) *fake {
 		}}})
 	})
 	mux.HandleFunc("/token", f.serveToken)
+	mux.HandleFunc("/par", f.servePush)
+	mux.HandleFunc("/revoke", f.serveRevocation)
 	mux.HandleFunc("/userinfo", func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -99,10 +105,11 @@ func writeJSON(w http.ResponseWriter, v any) {
 
 // sign makes a JWT of the provider.
 func (f *fake) sign(t testing.TB, header map[string]string, claims map[string]any) string {
-	s, err := newSigner(f.key, "k1")
+	all, err := newSigners(f.key, "JWT", "k1")
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := all[0]
 	if header != nil {
 		head := map[string]string{"alg": "ES256", "typ": "JWT", "kid": "k1"}
 		maps.Copy(head, header)
@@ -326,7 +333,7 @@ func sent(t *testing.T, a *authn.Answer) *url.URL {
 func (b *browser) begin(target string) url.Values {
 	b.t.Helper()
 	_, _, answer := b.get(target)
-	q := sent(b.t, answer).Query()
+	q := b.idp.resolve(sent(b.t, answer).Query())
 	b.idp.set(func(f *fake) { f.nonces["code-"+q.Get("state")] = q.Get("nonce") })
 	return q
 }

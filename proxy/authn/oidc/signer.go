@@ -16,26 +16,30 @@ import (
 	"os"
 )
 
-// signer signs the assertions by which the gateway proves who it is.
+// signer signs what the gateway says of itself: the assertions by which it proves who
+// it is, and its authorization requests.
 type signer struct {
+	alg    string
 	header string // encoded
 	sum    func([]byte) ([]byte, error)
 }
 
-func loadSigner(file, kid string) (*signer, error) {
+// loadSigners returns the ways in which the key in a file signs JWTs of a type, the
+// usual one first. What is the key's name in errors.
+func loadSigners(what, file, typ, kid string) ([]*signer, error) {
 	data, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 	if err != nil {
-		return nil, fmt.Errorf("read client key: %w", err)
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
 	key, err := parsePrivate(data)
 	if err != nil {
-		return nil, fmt.Errorf("client key of %s: %w", file, err)
+		return nil, fmt.Errorf("%s of %s: %w", what, file, err)
 	}
-	s, err := newSigner(key, kid)
+	all, err := newSigners(key, typ, kid)
 	if err != nil {
-		return nil, fmt.Errorf("client key of %s: %w", file, err)
+		return nil, fmt.Errorf("%s of %s: %w", what, file, err)
 	}
-	return s, nil
+	return all, nil
 }
 
 func parsePrivate(data []byte) (any, error) {
@@ -52,40 +56,49 @@ func parsePrivate(data []byte) (any, error) {
 	return x509.ParsePKCS8PrivateKey(block.Bytes)
 }
 
-func newSigner(key any, kid string) (*signer, error) {
-	s := &signer{}
-	alg := ""
+func newSigners(key any, typ, kid string) ([]*signer, error) {
+	all, err := waysToSign(key)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		head := map[string]string{"alg": s.alg, "typ": typ}
+		if kid != "" {
+			head["kid"] = kid
+		}
+		text, err := json.Marshal(head)
+		if err != nil {
+			return nil, err
+		}
+		s.header = base64.RawURLEncoding.EncodeToString(text)
+	}
+	return all, nil
+}
+
+func waysToSign(key any) ([]*signer, error) {
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
 		if k.N.BitLen() < 2048 {
 			return nil, errors.New("RSA key has less than 2048 bits")
 		}
-		alg = "RS256"
-		s.sum = func(in []byte) ([]byte, error) { return k.Sign(rand.Reader, digest(crypto.SHA256, in), crypto.SHA256) }
+		// RFC 7518 section 3.5: the salt is as long as the hash.
+		pss := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+		return []*signer{
+			{alg: "RS256", sum: func(in []byte) ([]byte, error) { return k.Sign(rand.Reader, digest(crypto.SHA256, in), crypto.SHA256) }},
+			{alg: "PS256", sum: func(in []byte) ([]byte, error) { return k.Sign(rand.Reader, digest(crypto.SHA256, in), pss) }},
+		}, nil
 	case ed25519.PrivateKey:
-		alg = "EdDSA"
-		s.sum = func(in []byte) ([]byte, error) { return k.Sign(nil, in, crypto.Hash(0)) }
+		return []*signer{{alg: "EdDSA", sum: func(in []byte) ([]byte, error) { return k.Sign(nil, in, crypto.Hash(0)) }}}, nil
 	case *ecdsa.PrivateKey:
-		hash := crypto.SHA256
 		switch k.Curve {
 		case elliptic.P256():
-			alg = "ES256"
+			return []*signer{{alg: "ES256", sum: func(in []byte) ([]byte, error) { return signECDSA(k, digest(crypto.SHA256, in)) }}}, nil
 		case elliptic.P384():
-			alg, hash = "ES384", crypto.SHA384
-		default:
-			return nil, errors.New("curve is neither P-256 nor P-384")
+			return []*signer{{alg: "ES384", sum: func(in []byte) ([]byte, error) { return signECDSA(k, digest(crypto.SHA384, in)) }}}, nil
 		}
-		s.sum = func(in []byte) ([]byte, error) { return signECDSA(k, digest(hash, in)) }
-	default:
-		return nil, fmt.Errorf("cannot sign with a %T", key)
+		return nil, errors.New("curve is neither P-256 nor P-384")
 	}
-	head := map[string]string{"alg": alg, "typ": "JWT"}
-	if kid != "" {
-		head["kid"] = kid
-	}
-	text, err := json.Marshal(head)
-	s.header = base64.RawURLEncoding.EncodeToString(text)
-	return s, err
+	return nil, fmt.Errorf("cannot sign with a %T", key)
 }
 
 // signECDSA writes both numbers with the length of the curve (RFC 7518 section 3.4).
@@ -115,7 +128,7 @@ func (s *signer) sign(claims map[string]any) (string, error) {
 	input := s.header + "." + base64.RawURLEncoding.EncodeToString(text)
 	sum, err := s.sum([]byte(input))
 	if err != nil {
-		return "", fmt.Errorf("sign client assertion: %w", err)
+		return "", fmt.Errorf("sign: %w", err)
 	}
 	return input + "." + base64.RawURLEncoding.EncodeToString(sum), nil
 }
