@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -75,6 +76,17 @@ func (a *Authenticator) checkUse(m map[string]any) error {
 		}
 	}
 	return nil
+}
+
+// bindingOf returns what the token is bound to (RFC 9449 section 6.2, RFC 8705 section
+// 3.2). One that is said to be bound to a key has one: else it would be good for
+// whoever has it.
+func bindingOf(m map[string]any) (jwt.Binding, error) {
+	bound, err := jwt.BindingOf(m)
+	if kind, _ := m["token_type"].(string); err == nil && strings.EqualFold(kind, dpop.Scheme) && bound.Key == "" {
+		err = errors.New("token_type is DPoP, and the answer names no key (cnf.jkt) that the token is bound to")
+	}
+	return bound, err
 }
 
 // checkTimes returns the expiry; zero if the provider names none, which it need not.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -35,6 +36,8 @@ type Authenticator struct {
 	flights  singleflight.Group
 	limiter  *limit.Limiter
 	asked    func(ctx context.Context, outcome string)
+	// possession is what tokens that are bound ask of their senders.
+	possession *jwt.Possession
 
 	// Tokens that were refused are kept apart: a stranger can make as many as it
 	// likes, and pushes out nothing but others of its own.
@@ -71,6 +74,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.limiter, err = c.QuestionLimit.limiter(); err != nil {
 		return nil, err
 	}
+	if a.possession, err = newPossession(c); err != nil {
+		return nil, err
+	}
 	if a.asked, err = newCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
@@ -84,39 +90,54 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	return a, err
 }
 
+// newPossession makes the rule for bound tokens. A forged proof costs no question, so
+// that a client has as many as of forged signatures elsewhere, and a client whose
+// questions are limited still proves what is in the cache.
+func newPossession(c Config) (*jwt.Possession, error) {
+	forged := limit.Default()
+	if c.QuestionLimit.Failures.Unlimited() {
+		forged.Failures = c.QuestionLimit.Failures
+	}
+	l, err := limit.New(forged)
+	return &jwt.Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, jwt.OpenProof), Limiter: l}, err
+}
+
 var (
 	errForeign   = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
-	errBound     = fmt.Errorf("%w: a token that is bound to a key (RFC 9449), which is not asked about", authn.ErrForeign)
 	errForm      = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
 	errStillDead = fmt.Errorf("%w: it was refused a moment ago", authn.ErrInvalid)
 )
 
-// Authenticate returns the identity of the bearer token in the Authorization header.
-// Tokens that were asked about before cost a look into the cache.
+// Authenticate returns the identity of the token in the Authorization header. Tokens
+// that were asked about before cost a look into the cache, and those that are bound to
+// a key the check of a proof (RFC 9449 section 6.2).
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	token, err := jwt.Bearer(r.Authorization)
-	if scheme, _, _ := strings.Cut(r.Authorization, " "); strings.EqualFold(scheme, "DPoP") {
-		return nil, errBound
-	}
-	switch {
-	case err != nil:
+	token, proven, err := jwt.Credential(r.Authorization)
+	if err != nil {
 		return nil, err
-	case !a.config.AllTokens && jwt.Compact(token):
-		return nil, errForeign
 	}
-	e, ok := a.good.Get(token, r.Now)
-	if !ok {
-		if e, err = a.introspect(ctx, token, r.Client, r.Now); err != nil {
-			return nil, err
-		}
+	e, err := a.find(ctx, token, r)
+	if err == nil {
+		err = a.possession.Check(r, e.bound, token, proven)
 	}
-	if err := e.bound.Check(r.TLS); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, jwt.Proven(err, proven)
 	}
 	if r.Token = e.token; r.Token == "" {
 		r.Token = token
 	}
 	return e.identity, nil
+}
+
+// find returns what is known of a good token.
+func (a *Authenticator) find(ctx context.Context, token string, r *authn.Request) (*entry, error) {
+	if !a.config.AllTokens && jwt.Compact(token) {
+		return nil, errForeign
+	}
+	if e, ok := a.good.Get(token, r.Now); ok {
+		return e, nil
+	}
+	return a.introspect(ctx, token, r.Client, r.Now)
 }
 
 // introspect asks about a token that is not in the cache, once for all who wait for
@@ -174,7 +195,7 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 	}
 	var bound jwt.Binding
 	if err == nil {
-		bound, err = jwt.BindingOf(f.members)
+		bound, err = bindingOf(f.members)
 	}
 	if err != nil {
 		a.bad.Put(token, struct{}{}, 0, now.Add(a.config.InactiveMaxAge))
@@ -219,7 +240,5 @@ func wellFormed(token string) bool {
 	return true
 }
 
-// Challenge returns the Bearer challenge of RFC 6750 section 3.
-func (a *Authenticator) Challenge(err error) string {
-	return authn.BearerChallenge(a.config.Realm, err)
-}
+// Challenges returns the challenge of each scheme in which tokens may come.
+func (a *Authenticator) Challenges(err error) []string { return a.possession.Challenges(err) }

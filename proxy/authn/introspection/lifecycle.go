@@ -32,6 +32,13 @@ func (a *Authenticator) Prime(ctx context.Context) error {
 	return a.reader.verifier.Prime(ctx)
 }
 
+// Inherit takes over the memory of DPoP proofs of prev, the authenticator of this name
+// in the configuration before, so that a reload makes no proof good for a second time.
+// Call it before the first request.
+func (a *Authenticator) Inherit(prev *Authenticator) {
+	a.possession.Proofs.Inherit(prev.possession.Proofs)
+}
+
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
 	files := append([]string{a.provider.credentials.file()}, a.provider.client.Files()...)

@@ -36,7 +36,7 @@ type entry struct {
 	until    time.Time // first moment at which the token is refused
 	key      *key
 	identity *authz.Identity
-	bound    binding
+	bound    Binding
 	slot     int         // place in the ring
 	used     atomic.Bool // since the hand last passed
 }

@@ -35,9 +35,10 @@ type Authenticator struct {
 	flights *flights
 	limiter *limit.Limiter
 	keys    *keyring
-	dpop    *dpop.Verifier
 	fetcher *fetcher // nil with jwks_file
-	openers atomic.Pointer[[]*openerKey]
+	// possession is what tokens that are bound ask of their senders.
+	possession *Possession
+	openers    atomic.Pointer[[]*openerKey]
 
 	verified func(ctx context.Context, outcome string) // counts signatures checked
 }
@@ -52,7 +53,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	c = c.filled()
 	a := &Authenticator{
 		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize), foreign: &foreign{},
-		flights: newFlights(), dpop: dpop.New(c.DPoP, c.Leeway, OpenProof), allowed: make(map[string]algorithm, len(c.Algorithms)),
+		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
 		a.allowed[alg], _ = algorithmOf(alg)
@@ -64,6 +65,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.limiter, err = limit.New(c.VerificationLimit); err != nil {
 		return nil, err
 	}
+	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, OpenProof), Limiter: a.limiter}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
@@ -110,22 +112,19 @@ func newKeyring(name string, c Config, deps Deps) (*keyring, error) {
 // Tokens that it has accepted before cost a look into the cache, and those that
 // are bound to a key the check of a proof.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	token, proven, err := credential(r.Authorization)
+	token, proven, err := Credential(r.Authorization)
 	if err != nil {
 		return nil, err
 	}
 	e, err := a.accept(ctx, r, token)
 	if err == nil {
-		err = a.checkPossession(r, e.bound, token, proven)
+		err = a.possession.Check(r, e.bound, token, proven)
 	}
-	switch {
-	case err == nil:
-		r.Token = token
-		return e.identity, nil
-	case proven:
-		return nil, provenError{err}
+	if err != nil {
+		return nil, Proven(err, proven)
 	}
-	return nil, err
+	r.Token = token
+	return e.identity, nil
 }
 
 // accept returns what is known of a good token.
@@ -184,7 +183,7 @@ func (a *Authenticator) verify(ctx context.Context, token, text, client string, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	bound, err := bindingOf(claims)
+	bound, err := BindingOf(claims)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
@@ -241,6 +240,10 @@ func (a *Authenticator) read(token, text string) (*compact, map[string]any, erro
 	}
 	return t, claims, nil
 }
+
+// Challenges returns the challenge of each scheme in which tokens may come; only
+// that of the scheme that the credential came in names an error.
+func (a *Authenticator) Challenges(err error) []string { return a.possession.Challenges(err) }
 
 // Challenge returns the Bearer challenge of RFC 6750 section 3.
 func (a *Authenticator) Challenge(err error) string {

@@ -21,7 +21,7 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // issuer is down loses no keys. Call it before Prime and the first request.
 // The memory of DPoP proofs goes on in any case.
 func (a *Authenticator) Inherit(prev *Authenticator) {
-	a.dpop.Inherit(prev.dpop)
+	a.possession.Proofs.Inherit(prev.possession.Proofs)
 	set := prev.keys.current.Load()
 	if a.fetcher == nil || set == nil || !a.config.sameSource(prev.config) || !a.keys.current.CompareAndSwap(nil, set) {
 		return

@@ -118,6 +118,10 @@ func inherit(built, old *authenticator) {
 		if prev, ok := old.Authenticator.(*jwt.Authenticator); ok {
 			next.Inherit(prev)
 		}
+	case *introspection.Authenticator:
+		if prev, ok := old.Authenticator.(*introspection.Authenticator); ok {
+			next.Inherit(prev)
+		}
 	case *oidc.Authenticator:
 		if prev, ok := old.Authenticator.(*oidc.Authenticator); ok {
 			next.Inherit(prev)
