@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
@@ -22,8 +23,9 @@ import (
 // Deps is what an Authenticator uses of the process. The zero value logs and counts
 // nothing.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
+	Logger  *slog.Logger
+	Meter   metric.Meter
+	Metrics *meter.Registry
 }
 
 // Authenticator accepts the tokens that one provider calls active. It is safe for
@@ -74,7 +76,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.limiter, err = c.QuestionLimit.limiter(); err != nil {
 		return nil, err
 	}
-	if a.possession, err = newPossession(c); err != nil {
+	if a.possession, err = newPossession(name, c, deps); err != nil {
 		return nil, err
 	}
 	if a.asked, err = newCounter(deps.Meter, name); err != nil {
@@ -93,13 +95,14 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 // newPossession makes the rule for bound tokens. A forged proof costs no question, so
 // that a client has as many as of forged signatures elsewhere, and a client whose
 // questions are limited still proves what is in the cache.
-func newPossession(c Config) (*jwt.Possession, error) {
+func newPossession(name string, c Config, deps Deps) (*jwt.Possession, error) {
 	forged := limit.Default()
 	if c.QuestionLimit.Failures.Unlimited() {
 		forged.Failures = c.QuestionLimit.Failures
 	}
 	l, err := limit.New(forged)
-	return &jwt.Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, jwt.OpenProof), Limiter: l}, err
+	proofs := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: jwt.OpenProof, Metrics: deps.Metrics})
+	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, err
 }
 
 var (

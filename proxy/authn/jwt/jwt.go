@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
@@ -20,9 +21,10 @@ import (
 // Deps is what an Authenticator uses of the process. The zero value logs and
 // counts nothing.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
-	Now    func() time.Time // the clock of fetches; tokens are judged by Request.Now
+	Logger  *slog.Logger
+	Meter   metric.Meter
+	Metrics *meter.Registry
+	Now     func() time.Time // the clock of fetches; tokens are judged by Request.Now
 }
 
 // Authenticator accepts the tokens of one issuer. It is safe for concurrent use.
@@ -65,7 +67,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.limiter, err = limit.New(c.VerificationLimit); err != nil {
 		return nil, err
 	}
-	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, OpenProof), Limiter: a.limiter}
+	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: OpenProof, Metrics: deps.Metrics}), Limiter: a.limiter}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
