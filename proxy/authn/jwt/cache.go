@@ -37,6 +37,7 @@ type entry struct {
 	key      *key
 	identity *authz.Identity
 	bound    Binding
+	joined   string      // the JWT of which token is the signature; empty: token is whole
 	slot     int         // place in the ring
 	used     atomic.Bool // since the hand last passed
 }

@@ -41,6 +41,7 @@ type Authenticator struct {
 	// possession is what tokens that are bound ask of their senders.
 	possession *Possession
 	openers    atomic.Pointer[[]*openerKey]
+	split      *splitter // nil: clients have whole tokens
 
 	verified func(ctx context.Context, outcome string) // counts signatures checked
 }
@@ -68,6 +69,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		return nil, err
 	}
 	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: OpenProof, Metrics: deps.Metrics}), Limiter: a.limiter}
+	if a.split, err = newSplitter(c.SplitToken, a.allowed, newLookups(name, deps.Metrics)); err != nil {
+		return nil, err
+	}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
@@ -125,7 +129,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, Proven(err, proven)
 	}
-	r.Token = token
+	if r.Token = e.joined; r.Token == "" {
+		r.Token = token
+	}
 	return e.identity, nil
 }
 
@@ -145,7 +151,10 @@ func (a *Authenticator) accept(ctx context.Context, r *authn.Request, token stri
 		if openers := *a.openers.Load(); len(openers) > 0 && isSealed(token) {
 			return a.unseal(ctx, token, openers, r)
 		}
-		return a.verify(ctx, token, token, r.Client, r.Now)
+		if a.split.takes(token) {
+			return a.complete(ctx, token, r)
+		}
+		return a.verify(ctx, presented{token: token, text: token}, r.Client, r.Now)
 	})
 }
 
@@ -165,19 +174,25 @@ func (a *Authenticator) unseal(ctx context.Context, token string, keys []*opener
 		a.limiter.Charge(r.Client, r.Now)
 		return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrForeign, s.kid, err)
 	}
-	e, err := a.verify(ctx, token, inside, r.Client, r.Now)
+	e, err := a.verify(ctx, presented{token: token, text: inside}, r.Client, r.Now)
 	if (errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrForeign)) && !errors.Is(err, errSignature) { // that is charged already
 		a.limiter.Charge(r.Client, r.Now)
 	}
 	return e, err
 }
 
+// presented is a token and the JWT that it stands for.
+type presented struct {
+	token  string // as the client sent it; what is found out is kept under it
+	text   string // signed: token itself, what was encrypted in it, or what it is the signature of
+	joined bool   // token is the signature of text
+}
+
 // verify checks a token from the beginning and keeps the result. What costs
 // little comes first: a token that is refused for its claims, as an expired one
-// is, has no signature checked. Text is the signed token: token itself, or what was
-// encrypted in it.
-func (a *Authenticator) verify(ctx context.Context, token, text, client string, now time.Time) (*entry, error) {
-	t, claims, err := a.read(token, text)
+// is, has no signature checked.
+func (a *Authenticator) verify(ctx context.Context, p presented, client string, now time.Time) (*entry, error) {
+	t, claims, err := a.read(p.token, p.text)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +208,13 @@ func (a *Authenticator) verify(ctx context.Context, token, text, client string, 
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{token: token, until: id.ExpiresAt.Add(a.rules.leeway), key: k, identity: id, bound: bound}
+	e := &entry{token: p.token, until: id.ExpiresAt.Add(a.rules.leeway), key: k, identity: id, bound: bound}
+	if p.joined {
+		e.joined = p.text
+		if end := now.Add(a.split.config.MaxAge); end.Before(e.until) {
+			e.until = end
+		}
+	}
 	a.cache.put(e)
 	return e, nil
 }
