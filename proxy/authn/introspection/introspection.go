@@ -37,14 +37,14 @@ type Authenticator struct {
 	reader   reader
 	flights  singleflight.Group
 	limiter  *limit.Limiter
-	asked    func(ctx context.Context, outcome string)
+	asked    questions
 	// possession is what tokens that are bound ask of their senders.
 	possession *jwt.Possession
 
 	// Tokens that were refused are kept apart: a stranger can make as many as it
 	// likes, and pushes out nothing but others of its own.
 	good *tokencache.Cache[*entry]
-	bad  *tokencache.Cache[struct{}]
+	bad  *tokencache.Cache[error] // why
 }
 
 // entry is what was found out about a good token.
@@ -68,18 +68,15 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		name: name, config: c, reader: reader{config: c},
+		name: name, config: c, reader: reader{config: c}, asked: newQuestions(name, deps.Metrics),
 		good: tokencache.New[*entry](c.CacheSize, int(c.CacheBytes)),
-		bad:  tokencache.New[struct{}](maxRefused, maxRefusedBytes),
+		bad:  tokencache.New[error](maxRefused, maxRefusedBytes),
 	}
 	var err error
 	if a.limiter, err = c.QuestionLimit.limiter(); err != nil {
 		return nil, err
 	}
 	if a.possession, err = newPossession(name, c, deps); err != nil {
-		return nil, err
-	}
-	if a.asked, err = newCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
 	if a.provider, err = newProvider(name, c); err != nil {
@@ -106,9 +103,8 @@ func newPossession(name string, c Config, deps Deps) (*jwt.Possession, error) {
 }
 
 var (
-	errForeign   = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
-	errForm      = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
-	errStillDead = fmt.Errorf("%w: it was refused a moment ago", authn.ErrInvalid)
+	errForeign = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
+	errForm    = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
 )
 
 // Authenticate returns the identity of the token in the Authorization header. Tokens
@@ -146,8 +142,8 @@ func (a *Authenticator) find(ctx context.Context, token string, r *authn.Request
 // introspect asks about a token that is not in the cache, once for all who wait for
 // the answer. Each of them pays if the token is refused.
 func (a *Authenticator) introspect(ctx context.Context, token, client string, now time.Time) (*entry, error) {
-	if _, refused := a.bad.Get(token, now); refused {
-		return nil, errStillDead
+	if why, refused := a.bad.Get(token, now); refused {
+		return nil, why
 	}
 	if !wellFormed(token) {
 		return nil, errForm
@@ -179,7 +175,7 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 		if p := recover(); p != nil {
 			e, err = nil, fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
 		}
-		a.asked(ctx, outcomeOf(err))
+		a.asked.of(err).Add(1)
 	}()
 	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
 	defer cancel()
@@ -201,8 +197,9 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 		bound, err = bindingOf(f.members)
 	}
 	if err != nil {
-		a.bad.Put(token, struct{}{}, 0, now.Add(a.config.InactiveMaxAge))
-		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+		err = fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+		a.bad.Put(token, err, 0, now.Add(a.config.InactiveMaxAge))
+		return nil, err
 	}
 	e = &entry{identity: id, bound: bound, token: f.token}
 	a.keep(token, e, len(got.body), now)
