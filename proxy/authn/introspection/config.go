@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -109,7 +110,7 @@ type Config struct {
 	MaxWait time.Duration `yaml:"max_wait"`
 	// QuestionLimit bounds the questions that a client causes with tokens that are
 	// refused.
-	QuestionLimit QuestionLimit `yaml:"question_limit"`
+	QuestionLimit limit.Config `yaml:"question_limit"`
 	// DPoP is what proofs of possession must be like, which tokens that are bound to
 	// a key come with (RFC 9449).
 	DPoP dpop.Config `yaml:"dpop"`
@@ -130,7 +131,7 @@ func Default() Config {
 		Timeout:        2 * time.Second,
 		MaxConcurrent:  64,
 		MaxWait:        100 * time.Millisecond,
-		QuestionLimit:  QuestionLimit{Failures: 20, Burst: 100, Clients: 16384},
+		QuestionLimit:  limit.DefaultQuestions(),
 		DPoP:           dpop.Default(),
 		Realm:          "sallyport",
 	}
@@ -158,7 +159,7 @@ func (c Config) filled() Config {
 	if c.Timeout == 0 {
 		c.Timeout = d.Timeout
 	}
-	c.QuestionLimit = c.QuestionLimit.filled()
+	c.QuestionLimit = c.QuestionLimit.Filled(d.QuestionLimit)
 	c.DPoP = c.DPoP.Filled()
 	return c
 }
@@ -300,7 +301,7 @@ func (c Config) validateLimits() error {
 	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
 		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
 	}
-	return errors.Join(append(errs, c.QuestionLimit.problems()...)...)
+	return errors.Join(append(errs, setting.Under("question_limit", c.QuestionLimit.Validate()))...)
 }
 
 func (c Config) validateRealm() error {

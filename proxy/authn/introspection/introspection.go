@@ -73,7 +73,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		bad:  tokencache.New[error](maxRefused, maxRefusedBytes),
 	}
 	var err error
-	if a.limiter, err = c.QuestionLimit.limiter(); err != nil {
+	if a.limiter, err = limit.New(c.QuestionLimit); err != nil {
 		return nil, err
 	}
 	if a.possession, err = newPossession(name, c, deps); err != nil {

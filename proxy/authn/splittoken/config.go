@@ -73,7 +73,7 @@ func Default() Config {
 		RefusedMaxAge: 5 * time.Second,
 		Timeout:       time.Second,
 		MaxConcurrent: 64,
-		LookupLimit:   limit.Config{Failures: 20, Burst: 100, Clients: 16384},
+		LookupLimit:   limit.DefaultQuestions(),
 	}
 }
 
