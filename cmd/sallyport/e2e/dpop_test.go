@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -162,9 +163,7 @@ decision := {"allow": input.identity.claims.client_id == "tester"}
 		}
 		with := func(claims map[string]any) map[string]any {
 			out := map[string]any{"nonce": first.Nonce}
-			for name, v := range claims {
-				out[name] = v
-			}
+			maps.Copy(out, claims)
 			return out
 		}
 		opened := h.call(call{URL: url + "?page=2", Token: token, Claims: with(map[string]any{"htu": url})})

@@ -24,8 +24,13 @@ type reason struct {
 // What is none of them is a member of a wrong type.
 func reasons() []reason {
 	return []reason{
-		{authn.ErrExpired, "expired"}, {authn.ErrNotYetValid, "not_yet_valid"}, {authn.ErrAudience, "audience"},
-		{authn.ErrIssuer, "issuer"}, {errType, "type"}, {errBinding, "binding"}, {nil, "malformed"},
+		{authn.ErrExpired, "expired"},
+		{authn.ErrNotYetValid, "not_yet_valid"},
+		{authn.ErrAudience, "audience"},
+		{authn.ErrIssuer, "issuer"},
+		{errType, "type"},
+		{errBinding, "binding"},
+		{nil, "malformed"},
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-// ErrUnknown: the store has nothing under the hash of that signature.
+// ErrUnknown says that the store has nothing under the hash of that signature.
 var ErrUnknown = errors.New("no header and payload are stored for the signature")
 
 // maxRecord bounds a record in bytes, as tokens are.
