@@ -32,9 +32,9 @@ var (
 	ErrForeign = fmt.Errorf("%w: it belongs to another authenticator", ErrNotMine)
 )
 
-// ErrTooMany says that the client has sent so many bad credentials that no more
-// of its are looked at for a while. 429; the chain stops.
-var ErrTooMany = errors.New("client sent too many bad credentials")
+// ErrTooMany says that the client has sent so many credentials, as a rule bad ones,
+// that no more of its are looked at for a while. 429; the chain stops.
+var ErrTooMany = errors.New("client sent too many credentials")
 
 // TooManyError is an ErrTooMany with what the client is told.
 type TooManyError struct {

@@ -30,11 +30,11 @@ type lease struct {
 
 // NewCredentials makes a source of tokens. It reads the files of c and asks nobody.
 // now is the clock; nil: time.Now.
-func NewCredentials(c CredentialsConfig, now func() time.Time) (*Credentials, error) {
+func NewCredentials(c CredentialsConfig, deps Deps) (*Credentials, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	a, err := newAsker(c.Endpoint, now)
+	a, err := newAsker(c.Endpoint, deps, fetches)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +74,7 @@ func (c *Credentials) fetch(ctx context.Context) (*lease, error) {
 	}
 	begin := c.now()
 	g, err := c.ask(ctx, c.config.Scopes, params)
+	c.count.of(err).Add(1)
 	if err != nil {
 		return nil, err
 	}

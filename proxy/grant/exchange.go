@@ -43,14 +43,14 @@ type outcome struct {
 
 // NewExchanger makes an exchanger. It reads the files of c and asks nobody. now is
 // the clock; nil: time.Now.
-func NewExchanger(c ExchangeConfig, now func() time.Time) (*Exchanger, error) {
+func NewExchanger(c ExchangeConfig, deps Deps) (*Exchanger, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = DefaultExchange().CacheSize
 	}
-	a, err := newAsker(c.Endpoint, now)
+	a, err := newAsker(c.Endpoint, deps, exchanges)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +134,7 @@ func (x *Exchanger) exchange(ctx context.Context, key, subject, audience string,
 	if err == nil {
 		err = x.confirm(g, scopes)
 	}
+	x.count.of(err).Add(1)
 	if err != nil {
 		if errors.Is(err, problem.ErrTokenRefused) {
 			x.cache.Put(key, outcome{err: err}, 256, begin.Add(refusedFor))

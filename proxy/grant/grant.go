@@ -21,6 +21,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/problem"
 )
@@ -38,15 +39,24 @@ type asker struct {
 	endpoint Endpoint
 	client   *fetch.Client
 	now      func() time.Time
+	count    outcomes
 }
 
-func newAsker(e Endpoint, now func() time.Time) (*asker, error) {
+// Deps is what tokens are got with. The zero value counts nothing.
+type Deps struct {
+	Name    string           // in the configuration, for metrics
+	Now     func() time.Time // nil: time.Now
+	Metrics *meter.Registry  // nil: nobody sees them
+}
+
+func newAsker(e Endpoint, deps Deps, register func(Deps) outcomes) (*asker, error) {
+	now := deps.Now
 	if now == nil {
 		now = time.Now
 	}
 	e = e.filled()
 	client, err := fetch.New(fetch.Config{Whose: "token endpoint " + e.URL, CAFile: e.CAFile, Connections: 16})
-	return &asker{endpoint: e, client: client, now: now}, err
+	return &asker{endpoint: e, client: client, now: now, count: register(deps)}, err
 }
 
 // Files returns the files that Reload reads.

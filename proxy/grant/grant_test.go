@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/problem"
@@ -34,17 +35,18 @@ func (c *clock) forward(by time.Duration) { c.nanos.Add(int64(by)) }
 // endpoint is a token endpoint that answers as a test says.
 type endpoint struct {
 	*httptest.Server
-	clock  clock
-	secret string
-	mu     sync.Mutex
-	asked  []url.Values
-	users  []string
-	answer func(w http.ResponseWriter, form url.Values, n int)
+	clock   clock
+	metrics *meter.Registry
+	secret  string
+	mu      sync.Mutex
+	asked   []url.Values
+	users   []string
+	answer  func(w http.ResponseWriter, form url.Values, n int)
 }
 
 func newEndpoint(t *testing.T) *endpoint {
 	t.Helper()
-	e := &endpoint{secret: filepath.Join(t.TempDir(), "secret")}
+	e := &endpoint{metrics: meter.New(), secret: filepath.Join(t.TempDir(), "secret")}
 	if err := os.WriteFile(e.secret, []byte("s3cret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +97,7 @@ func (e *endpoint) exchanger(t *testing.T, change func(*ExchangeConfig)) *Exchan
 	if change != nil {
 		change(&c)
 	}
-	x, err := NewExchanger(c, e.clock.now)
+	x, err := NewExchanger(c, Deps{Name: "sts", Now: e.clock.now, Metrics: e.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +390,7 @@ func TestProvidersThatAreGone(t *testing.T) {
 
 func TestClientCredentials(t *testing.T) {
 	e := newEndpoint(t)
-	c, err := NewCredentials(CredentialsConfig{Endpoint: e.config(), Audience: "orders", Scopes: []string{"a", "b"}}, e.clock.now)
+	c, err := NewCredentials(CredentialsConfig{Endpoint: e.config(), Audience: "orders", Scopes: []string{"a", "b"}}, Deps{Name: "machine", Now: e.clock.now, Metrics: e.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,7 +464,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 	}
 	c := ExchangeConfig{Endpoint: e.config()}
 	c.CAFile = e.secret
-	if _, err := NewExchanger(c, nil); err == nil {
+	if _, err := NewExchanger(c, Deps{}); err == nil {
 		t.Error("a CA file without certificates was taken")
 	}
 }

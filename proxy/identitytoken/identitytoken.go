@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 )
 
@@ -26,15 +27,35 @@ type Issuer struct {
 	ring   *ring
 	cache  *cache
 	now    func() time.Time
+	count  signatures
+}
+
+// Deps is what an Issuer uses of others. The zero value counts nothing.
+type Deps struct {
+	Now     func() time.Time // nil: time.Now
+	Metrics *meter.Registry  // nil: nobody sees them
+}
+
+// signatures are the series of the counter.
+type signatures struct{ ok, failed *meter.Count }
+
+func newSignatures(metrics *meter.Registry) signatures {
+	if metrics == nil {
+		metrics = meter.New()
+	}
+	c := metrics.Counter("sallyport.identity.token.signatures", "{token}",
+		"Identity tokens that were signed for upstreams, by outcome: ok or error. Tokens that were kept are not counted.")
+	return signatures{c.With(meter.String("outcome", "ok")), c.With(meter.String("outcome", "error"))}
 }
 
 // New makes an issuer. It goes on with the keys of old, the one of the
 // configuration before, which may be nil: tokens that are around stay good, and new
-// keys are published before they sign. now is the clock; nil: time.Now.
-func New(c Config, old *Issuer, now func() time.Time) (*Issuer, error) {
+// keys are published before they sign.
+func New(c Config, old *Issuer, deps Deps) (*Issuer, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	now := deps.Now
 	if now == nil {
 		now = time.Now
 	}
@@ -43,7 +64,7 @@ func New(c Config, old *Issuer, now func() time.Time) (*Issuer, error) {
 		before = old.ring
 	}
 	c = c.filled()
-	i := &Issuer{config: c, ring: newRing(c, before), cache: newCache(c.Lifetime), now: now}
+	i := &Issuer{config: c, ring: newRing(c, before), cache: newCache(c.Lifetime), now: now, count: newSignatures(deps.Metrics)}
 	if c.KeyFile != "" {
 		return i, i.Reload(context.Background())
 	}
@@ -84,8 +105,10 @@ func (i *Issuer) Token(id *authz.Identity, audience string) (string, error) {
 	}
 	token, err := i.sign(id, audience, now)
 	if err != nil {
+		i.count.failed.Add(1)
 		return "", fmt.Errorf("sign identity token: %w", err)
 	}
+	i.count.ok.Add(1)
 	until := now.Add(i.config.Lifetime / 2)
 	if !id.ExpiresAt.IsZero() && id.ExpiresAt.Before(until) {
 		until = id.ExpiresAt

@@ -21,17 +21,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
 // clock is a time that stands until a test moves it.
-type clock struct{ t time.Time }
+type clock struct {
+	t       time.Time
+	metrics *meter.Registry
+}
 
 func (c *clock) now() time.Time { return c.t }
 
-func start() *clock { return &clock{time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)} }
+func start() *clock { return &clock{time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), meter.New()} }
 
 func (c *clock) issuer(t *testing.T, old *Issuer, change func(*Config)) *Issuer {
 	t.Helper()
@@ -39,7 +44,7 @@ func (c *clock) issuer(t *testing.T, old *Issuer, change func(*Config)) *Issuer 
 	if change != nil {
 		change(&cfg)
 	}
-	i, err := New(cfg, old, c.now)
+	i, err := New(cfg, old, Deps{Now: c.now, Metrics: c.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,11 +389,11 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(Config{Issuer: "g", KeyFile: file}, nil, nil); err == nil || !strings.Contains(err.Error(), file) {
+		if _, err := New(Config{Issuer: "g", KeyFile: file}, nil, Deps{}); err == nil || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := New(Config{Issuer: "g", KeyFile: "no such file"}, nil, nil); !errors.Is(err, os.ErrNotExist) {
+	if _, err := New(Config{Issuer: "g", KeyFile: "no such file"}, nil, Deps{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 	if der, err := x509.MarshalECPrivateKey(ec(t)); err != nil {
@@ -472,7 +477,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 func TestConcurrentUse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys.pem")
 	keyFile(t, file, ec(t), ed(t))
-	i, err := New(Config{Issuer: "g", KeyFile: file}, nil, nil)
+	i, err := New(Config{Issuer: "g", KeyFile: file}, nil, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -493,4 +498,20 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestSignaturesAreCounted: those that were made, and not the tokens that were kept.
+func TestSignaturesAreCounted(t *testing.T) {
+	c := start()
+	i, alice := c.issuer(t, nil, nil), c.alice()
+	for range 3 {
+		for _, audience := range []string{"orders", "billing"} {
+			if _, err := i.Token(alice, audience); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := metertest.Counts(c.metrics)["sallyport.identity.token.signatures outcome=ok"]; got != 2 {
+		t.Errorf("%d signatures, want 2", got)
+	}
 }

@@ -46,11 +46,11 @@ func withProvider(t *testing.T, s *site) (status *atomic.Int64) {
 		t.Fatal(err)
 	}
 	e := grant.Endpoint{URL: idp.URL, ClientID: "gateway", ClientSecretFile: secret}
-	x, err := grant.NewExchanger(grant.ExchangeConfig{Endpoint: e, Audience: "orders", Audiences: []string{"billing"}, Scopes: []string{"read"}}, nil)
+	x, err := grant.NewExchanger(grant.ExchangeConfig{Endpoint: e, Audience: "orders", Audiences: []string{"billing"}, Scopes: []string{"read"}}, grant.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := grant.NewCredentials(grant.CredentialsConfig{Endpoint: e}, nil)
+	c, err := grant.NewCredentials(grant.CredentialsConfig{Endpoint: e}, grant.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func TestRoutesThatShowNothingCostNothing(t *testing.T) {
 }
 
 func TestIdentityTokens(t *testing.T) {
-	issuer, err := identitytoken.New(identitytoken.Config{Issuer: "https://gateway.example"}, nil, nil)
+	issuer, err := identitytoken.New(identitytoken.Config{Issuer: "https://gateway.example"}, nil, identitytoken.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

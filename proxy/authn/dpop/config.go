@@ -26,6 +26,10 @@ type Config struct {
 	// 100000 by default. When so many come within window and twice the leeway,
 	// further ones get 503.
 	ReplayEntries int `yaml:"replay_entries"`
+	// ReplayEntriesPerKey is how many of them may be of one key; 10000 by default.
+	// When so many come by one key within window and twice the leeway, its further
+	// ones get 429, and those of others notice nothing.
+	ReplayEntriesPerKey int `yaml:"replay_entries_per_key"`
 	// Algorithms are the signature algorithms of proofs, none of them symmetric;
 	// ES256, ES384, EdDSA, PS256 and RS256 by default.
 	Algorithms []string `yaml:"algorithms"`
@@ -36,7 +40,7 @@ const maxWindow = 10 * time.Minute
 // Default returns the settings of a Config that leaves them out.
 func Default() Config {
 	return Config{
-		Window: time.Minute, ReplayEntries: 100_000,
+		Window: time.Minute, ReplayEntries: 100_000, ReplayEntriesPerKey: 10_000,
 		Algorithms: []string{"ES256", "ES384", "EdDSA", "PS256", "RS256"},
 	}
 }
@@ -49,6 +53,9 @@ func (c Config) Filled() Config {
 	}
 	if c.ReplayEntries == 0 {
 		c.ReplayEntries = d.ReplayEntries
+	}
+	if c.ReplayEntriesPerKey == 0 {
+		c.ReplayEntriesPerKey = d.ReplayEntriesPerKey
 	}
 	if c.Algorithms == nil {
 		c.Algorithms = d.Algorithms
@@ -71,6 +78,9 @@ func (c Config) Validate() error {
 	}
 	if c.ReplayEntries < 1 || c.ReplayEntries > 1<<24 {
 		errs = append(errs, setting.Problemf("replay_entries", "%d is not between 1 and %d", c.ReplayEntries, 1<<24))
+	}
+	if c.ReplayEntriesPerKey < 1 || c.ReplayEntriesPerKey > 1<<24 {
+		errs = append(errs, setting.Problemf("replay_entries_per_key", "%d is not between 1 and %d", c.ReplayEntriesPerKey, 1<<24))
 	}
 	if len(c.Algorithms) == 0 {
 		errs = append(errs, setting.Problemf("algorithms", "is empty: no proof could be accepted"))

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 )
 
@@ -58,12 +59,23 @@ type Verifier struct {
 	open   Opener
 	seen   *replay
 	nonces *nonces
+	count  outcomes
+}
+
+// Deps are what a Verifier uses of others.
+type Deps struct {
+	Name    string          // of the authenticator, for metrics
+	Open    Opener          // not nil
+	Metrics *meter.Registry // nil: nobody sees them
 }
 
 // New makes a verifier. Clocks of clients may be off by leeway.
-func New(c Config, leeway time.Duration, open Opener) *Verifier {
+func New(c Config, leeway time.Duration, deps Deps) *Verifier {
 	c = c.Filled()
-	return &Verifier{cfg: c, leeway: leeway, open: open, seen: newReplay(), nonces: newNonces(c.Window)}
+	return &Verifier{
+		cfg: c, leeway: leeway, open: deps.Open, seen: newReplay(), nonces: newNonces(c.Window),
+		count: newOutcomes(deps.Name, deps.Metrics),
+	}
 }
 
 // Inherit takes over what prev remembers, so that a reload makes no proof good
@@ -78,12 +90,14 @@ func (v *Verifier) Required() bool { return v.cfg.Required }
 
 // Check reports whether the request shows possession of the key with the
 // thumbprint jkt, to which token is bound (RFC 9449 section 4.3). The error is
-// authn.ErrInvalid with ErrProof or ErrNonce, or authn.ErrUnavailable.
+// authn.ErrInvalid with ErrProof or ErrNonce, authn.ErrTooMany for a key that has
+// shown as many proofs as are remembered of one, or authn.ErrUnavailable.
 func (v *Verifier) Check(r *authn.Request, token, jkt string) error {
 	r.Spend(headerName) // it is for this request alone
 	err := v.check(r, token, jkt)
+	v.count.of(err).Add(1)
 	switch {
-	case err == nil, errors.Is(err, authn.ErrUnavailable), errors.Is(err, authn.ErrInvalid):
+	case err == nil, errors.Is(err, authn.ErrUnavailable), errors.Is(err, authn.ErrInvalid), errors.Is(err, authn.ErrTooMany):
 		return err
 	case errors.Is(err, ErrNonce):
 		return fmt.Errorf("%w: %w", authn.ErrInvalid, err)
@@ -124,7 +138,7 @@ func (v *Verifier) check(r *authn.Request, token, jkt string) error {
 	if jti == "" || len(jti) > maxJTI {
 		return fmt.Errorf("jti is missing, not a string or longer than %d bytes", maxJTI)
 	}
-	return v.seen.add(jkt, jti, made, v.oldest(r.Now), v.cfg.ReplayEntries)
+	return v.seen.add(jkt, jti, made, v.oldest(r.Now), room{v.cfg.ReplayEntries, v.cfg.ReplayEntriesPerKey})
 }
 
 // proofOf returns the one proof of the request.

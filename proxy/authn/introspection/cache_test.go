@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // TestHowLongAnAnswerCounts: until the token ends or max_age is over, whichever is
@@ -142,7 +143,7 @@ func TestOneQuestion(t *testing.T) {
 func TestStrangersAskLittle(t *testing.T) {
 	p := newIDP(t)
 	c := p.config(t)
-	c.QuestionLimit = QuestionLimit{Failures: 1, Burst: 3}
+	c.QuestionLimit = limit.Config{Failures: 1, Burst: 3}
 	a := start(t, c)
 	from := func(client, token string, after time.Duration) error {
 		r := request(token)

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -80,7 +82,7 @@ type Config struct {
 	Audiences []string `yaml:"audiences"`
 	// TokenTypes are the token_type values accepted, whatever their case; "" is an
 	// answer without one. A token that shows itself to be a refresh or ID token is
-	// refused whatever its type.
+	// refused whatever its type, and one of type DPoP that is bound to no key.
 	TokenTypes []string `yaml:"token_types"`
 	// AllTokens asks about JWTs as well. Without it they are left to other
 	// authenticators.
@@ -108,7 +110,10 @@ type Config struct {
 	MaxWait time.Duration `yaml:"max_wait"`
 	// QuestionLimit bounds the questions that a client causes with tokens that are
 	// refused.
-	QuestionLimit QuestionLimit `yaml:"question_limit"`
+	QuestionLimit limit.Config `yaml:"question_limit"`
+	// DPoP is what proofs of possession must be like, which tokens that are bound to
+	// a key come with (RFC 9449).
+	DPoP dpop.Config `yaml:"dpop"`
 	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
 	Realm string `yaml:"realm"`
 }
@@ -117,7 +122,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Format:         formatJSON,
-		TokenTypes:     []string{"Bearer", ""},
+		TokenTypes:     []string{"Bearer", dpop.Scheme, ""},
 		Leeway:         30 * time.Second,
 		MaxAge:         time.Minute,
 		InactiveMaxAge: 5 * time.Second,
@@ -126,7 +131,8 @@ func Default() Config {
 		Timeout:        2 * time.Second,
 		MaxConcurrent:  64,
 		MaxWait:        100 * time.Millisecond,
-		QuestionLimit:  QuestionLimit{Failures: 20, Burst: 100, Clients: 16384},
+		QuestionLimit:  limit.DefaultQuestions(),
+		DPoP:           dpop.Default(),
 		Realm:          "sallyport",
 	}
 }
@@ -153,7 +159,8 @@ func (c Config) filled() Config {
 	if c.Timeout == 0 {
 		c.Timeout = d.Timeout
 	}
-	c.QuestionLimit = c.QuestionLimit.filled()
+	c.QuestionLimit = c.QuestionLimit.Filled(d.QuestionLimit)
+	c.DPoP = c.DPoP.Filled()
 	return c
 }
 
@@ -205,7 +212,7 @@ func (c Config) Validate() error {
 	} else {
 		errs = append(errs, setting.Under("url", fetch.CheckURL(c.URL, c.InsecureHTTP)))
 	}
-	return errors.Join(append(errs, c.validateClient(), c.validateAnswer(), c.validateLimits(), c.validateRealm())...)
+	return errors.Join(append(errs, c.validateClient(), c.validateAnswer(), c.validateLimits(), c.validateRealm(), setting.Under("dpop", c.DPoP.Validate()))...)
 }
 
 // validateClient checks that the gateway can say who it is, in one way: an endpoint
@@ -294,7 +301,7 @@ func (c Config) validateLimits() error {
 	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
 		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
 	}
-	return errors.Join(append(errs, c.QuestionLimit.problems()...)...)
+	return errors.Join(append(errs, setting.Under("question_limit", c.QuestionLimit.Validate()))...)
 }
 
 func (c Config) validateRealm() error {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -27,7 +29,7 @@ func (a *Authenticator) identityOf(f *facts, now time.Time) (*authz.Identity, er
 		return nil, err
 	}
 	if a.config.Issuer != "" && issuer != a.config.Issuer && (issuer != "" || a.config.Format != formatSigned) {
-		return nil, fmt.Errorf("token is of issuer %.64q", issuer)
+		return nil, fmt.Errorf("%w %.64q", authn.ErrIssuer, issuer)
 	}
 	if issuer == "" {
 		issuer = a.config.Issuer // that of the signature
@@ -38,7 +40,7 @@ func (a *Authenticator) identityOf(f *facts, now time.Time) (*authz.Identity, er
 	}
 	ours := func(x string) bool { return slices.Contains(a.config.Audiences, x) }
 	if len(a.config.Audiences) > 0 && !slices.ContainsFunc(audiences, ours) {
-		return nil, fmt.Errorf("token is for audience %.64q", audiences)
+		return nil, fmt.Errorf("%w %.64q", authn.ErrAudience, audiences)
 	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: a.name, Kind: Kind, Issuer: issuer, Audiences: audiences,
@@ -57,7 +59,7 @@ func (a *Authenticator) checkUse(m map[string]any) error {
 		return err
 	}
 	if !slices.ContainsFunc(a.config.TokenTypes, func(t string) bool { return strings.EqualFold(t, kind) }) {
-		return fmt.Errorf("token_type %.64q is not in token_types", kind)
+		return fmt.Errorf("%w: token_type %.64q is not in token_types", errType, kind)
 	}
 	for _, name := range []string{"token_use", "typ"} {
 		use, err := text(m, name)
@@ -66,15 +68,29 @@ func (a *Authenticator) checkUse(m map[string]any) error {
 		}
 		switch strings.ToLower(use) {
 		case "refresh", "refresh_token", "offline", "id", "id_token", "logout":
-			return fmt.Errorf("%s %.64q shows that this is not an access token", name, use)
+			return fmt.Errorf("%w: %s is %.64q", errType, name, use)
 		}
 	}
 	for _, name := range []string{"at_hash", "c_hash", "s_hash", "events"} {
 		if _, there := m[name]; there {
-			return fmt.Errorf("member %q shows that this is not an access token", name)
+			return fmt.Errorf("%w: it has %q", errType, name)
 		}
 	}
 	return nil
+}
+
+// bindingOf returns what the token is bound to (RFC 9449 section 6.2, RFC 8705 section
+// 3.2). One that is said to be bound to a key has one: else it would be good for
+// whoever has it.
+func bindingOf(m map[string]any) (jwt.Binding, error) {
+	bound, err := jwt.BindingOf(m)
+	if kind, _ := m["token_type"].(string); err == nil && strings.EqualFold(kind, dpop.Scheme) && bound.Key == "" {
+		err = errors.New("token_type is DPoP, and the answer names no key (cnf.jkt)")
+	}
+	if err != nil {
+		return bound, fmt.Errorf("%w: %w", errBinding, err)
+	}
+	return bound, nil
 }
 
 // checkTimes returns the expiry; zero if the provider names none, which it need not.
@@ -88,11 +104,11 @@ func (a *Authenticator) checkTimes(m map[string]any, now time.Time) (expires tim
 		case err != nil:
 			return time.Time{}, err
 		case name == "exp" && !now.Before(at.Add(a.config.Leeway)):
-			return time.Time{}, fmt.Errorf("expired at %s", at.UTC().Format(time.RFC3339))
+			return time.Time{}, fmt.Errorf("%w at %s", authn.ErrExpired, at.UTC().Format(time.RFC3339))
 		case name == "exp":
 			expires = at
 		case now.Before(at.Add(-a.config.Leeway)):
-			return time.Time{}, fmt.Errorf("%s is in the future: %s", name, at.UTC().Format(time.RFC3339))
+			return time.Time{}, fmt.Errorf("%w: %s is %s", authn.ErrNotYetValid, name, at.UTC().Format(time.RFC3339))
 		}
 	}
 	return expires, nil

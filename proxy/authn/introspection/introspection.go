@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -21,8 +23,9 @@ import (
 // Deps is what an Authenticator uses of the process. The zero value logs and counts
 // nothing.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
+	Logger  *slog.Logger
+	Meter   metric.Meter
+	Metrics *meter.Registry
 }
 
 // Authenticator accepts the tokens that one provider calls active. It is safe for
@@ -34,12 +37,14 @@ type Authenticator struct {
 	reader   reader
 	flights  singleflight.Group
 	limiter  *limit.Limiter
-	asked    func(ctx context.Context, outcome string)
+	asked    questions
+	// possession is what tokens that are bound ask of their senders.
+	possession *jwt.Possession
 
 	// Tokens that were refused are kept apart: a stranger can make as many as it
 	// likes, and pushes out nothing but others of its own.
 	good *tokencache.Cache[*entry]
-	bad  *tokencache.Cache[struct{}]
+	bad  *tokencache.Cache[error] // why
 }
 
 // entry is what was found out about a good token.
@@ -63,15 +68,15 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		name: name, config: c, reader: reader{config: c},
+		name: name, config: c, reader: reader{config: c}, asked: newQuestions(name, deps.Metrics),
 		good: tokencache.New[*entry](c.CacheSize, int(c.CacheBytes)),
-		bad:  tokencache.New[struct{}](maxRefused, maxRefusedBytes),
+		bad:  tokencache.New[error](maxRefused, maxRefusedBytes),
 	}
 	var err error
-	if a.limiter, err = c.QuestionLimit.limiter(); err != nil {
+	if a.limiter, err = limit.New(c.QuestionLimit); err != nil {
 		return nil, err
 	}
-	if a.asked, err = newCounter(deps.Meter, name); err != nil {
+	if a.possession, err = newPossession(name, c, deps); err != nil {
 		return nil, err
 	}
 	if a.provider, err = newProvider(name, c); err != nil {
@@ -84,34 +89,38 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	return a, err
 }
 
+// newPossession makes the rule for bound tokens. A forged proof costs no question, so
+// that a client has as many as of forged signatures elsewhere, and a client whose
+// questions are limited still proves what is in the cache.
+func newPossession(name string, c Config, deps Deps) (*jwt.Possession, error) {
+	forged := limit.Default()
+	if c.QuestionLimit.Failures.Unlimited() {
+		forged.Failures = c.QuestionLimit.Failures
+	}
+	l, err := limit.New(forged)
+	proofs := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: jwt.OpenProof, Metrics: deps.Metrics})
+	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, err
+}
+
 var (
-	errForeign   = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
-	errBound     = fmt.Errorf("%w: a token that is bound to a key (RFC 9449), which is not asked about", authn.ErrForeign)
-	errForm      = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
-	errStillDead = fmt.Errorf("%w: it was refused a moment ago", authn.ErrInvalid)
+	errForeign = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
+	errForm    = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
 )
 
-// Authenticate returns the identity of the bearer token in the Authorization header.
-// Tokens that were asked about before cost a look into the cache.
+// Authenticate returns the identity of the token in the Authorization header. Tokens
+// that were asked about before cost a look into the cache, and those that are bound to
+// a key the check of a proof (RFC 9449 section 6.2).
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	token, err := jwt.Bearer(r.Authorization)
-	if scheme, _, _ := strings.Cut(r.Authorization, " "); strings.EqualFold(scheme, "DPoP") {
-		return nil, errBound
-	}
-	switch {
-	case err != nil:
+	token, proven, err := jwt.Credential(r.Authorization)
+	if err != nil {
 		return nil, err
-	case !a.config.AllTokens && jwt.Compact(token):
-		return nil, errForeign
 	}
-	e, ok := a.good.Get(token, r.Now)
-	if !ok {
-		if e, err = a.introspect(ctx, token, r.Client, r.Now); err != nil {
-			return nil, err
-		}
+	e, err := a.find(ctx, token, r)
+	if err == nil {
+		err = a.possession.Check(r, e.bound, token, proven)
 	}
-	if err := e.bound.Check(r.TLS); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, jwt.Proven(err, proven)
 	}
 	if r.Token = e.token; r.Token == "" {
 		r.Token = token
@@ -119,11 +128,22 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	return e.identity, nil
 }
 
+// find returns what is known of a good token.
+func (a *Authenticator) find(ctx context.Context, token string, r *authn.Request) (*entry, error) {
+	if !a.config.AllTokens && jwt.Compact(token) {
+		return nil, errForeign
+	}
+	if e, ok := a.good.Get(token, r.Now); ok {
+		return e, nil
+	}
+	return a.introspect(ctx, token, r.Client, r.Now)
+}
+
 // introspect asks about a token that is not in the cache, once for all who wait for
 // the answer. Each of them pays if the token is refused.
 func (a *Authenticator) introspect(ctx context.Context, token, client string, now time.Time) (*entry, error) {
-	if _, refused := a.bad.Get(token, now); refused {
-		return nil, errStillDead
+	if why, refused := a.bad.Get(token, now); refused {
+		return nil, why
 	}
 	if !wellFormed(token) {
 		return nil, errForm
@@ -155,7 +175,7 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 		if p := recover(); p != nil {
 			e, err = nil, fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
 		}
-		a.asked(ctx, outcomeOf(err))
+		a.asked.of(err).Add(1)
 	}()
 	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
 	defer cancel()
@@ -174,11 +194,12 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 	}
 	var bound jwt.Binding
 	if err == nil {
-		bound, err = jwt.BindingOf(f.members)
+		bound, err = bindingOf(f.members)
 	}
 	if err != nil {
-		a.bad.Put(token, struct{}{}, 0, now.Add(a.config.InactiveMaxAge))
-		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+		err = fmt.Errorf("%w: %w", authn.ErrInvalid, err)
+		a.bad.Put(token, err, 0, now.Add(a.config.InactiveMaxAge))
+		return nil, err
 	}
 	e = &entry{identity: id, bound: bound, token: f.token}
 	a.keep(token, e, len(got.body), now)
@@ -219,7 +240,5 @@ func wellFormed(token string) bool {
 	return true
 }
 
-// Challenge returns the Bearer challenge of RFC 6750 section 3.
-func (a *Authenticator) Challenge(err error) string {
-	return authn.BearerChallenge(a.config.Realm, err)
-}
+// Challenges returns the challenge of each scheme in which tokens may come.
+func (a *Authenticator) Challenges(err error) []string { return a.possession.Challenges(err) }

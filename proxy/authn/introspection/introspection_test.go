@@ -225,10 +225,10 @@ func TestChallenge(t *testing.T) {
 	c := p.config(t)
 	c.Realm = "api"
 	a := start(t, c)
-	if got := a.Challenge(nil); got != `Bearer realm="api"` {
-		t.Errorf("challenge %s", got)
+	if got := a.Challenges(nil); len(got) != 1 || got[0] != `Bearer realm="api"` {
+		t.Errorf("challenges %s", got)
 	}
-	if got := a.Challenge(authn.ErrInvalid); !strings.Contains(got, "invalid_token") || strings.Contains(got, "active") {
+	if got := a.Challenges(authn.ErrInvalid)[0]; !strings.Contains(got, "invalid_token") || strings.Contains(got, "active") {
 		t.Errorf("challenge for a bad token %s", got)
 	}
 }

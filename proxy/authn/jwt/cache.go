@@ -39,7 +39,8 @@ type entry struct {
 	until    time.Time // first moment at which the token is refused
 	key      *key
 	identity *authz.Identity
-	bound    binding
+	bound    Binding
+	joined   string      // the JWT of which token is the signature; empty: token is whole
 	size     int         // bytes, about
 	slot     int         // place in the ring
 	used     atomic.Bool // since the hand last passed
@@ -87,7 +88,7 @@ func (c *cache) get(token string, h uint64, now time.Time) *entry {
 // connection's buffer.
 func (c *cache) put(e *entry) {
 	e.token = strings.Clone(e.token)
-	e.size = decoded*len(e.token) + overhead
+	e.size = decoded*max(len(e.token), len(e.joined)) + overhead
 	e.hash = c.hash(e.token)
 	c.shard(e.hash).put(e)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -79,6 +80,10 @@ type Config struct {
 	// DPoP is what proofs of possession must be like, which tokens that are bound to
 	// a key come with (RFC 9449).
 	DPoP dpop.Config `yaml:"dpop"`
+	// SplitToken has clients carry the signature of a JWT alone, and says where the
+	// header and the payload are stored (the split token pattern). What is joined is
+	// verified like any other JWT and stands for the caller in place of the signature.
+	SplitToken *splittoken.Config `yaml:"split_token"`
 	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
 	Realm string `yaml:"realm"`
 }
@@ -142,6 +147,9 @@ func (c *Config) Insecure() map[string]string {
 	if c.InsecureHTTP {
 		out["insecure_http"] = "whoever controls the network can sign in as anybody"
 	}
+	if c.SplitToken != nil && c.SplitToken.InsecureHTTP {
+		out["split_token.insecure_http"] = "whoever controls the network can read the claims of tokens"
+	}
 	if c.InsecureAllowUnsigned {
 		out["insecure_allow_unsigned"] = "whoever can send a request can sign in as anybody"
 	}
@@ -154,7 +162,7 @@ func (c Config) Validate() error {
 	return errors.Join(
 		c.validateIssuer(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
 		c.validateRequiredClaims(), c.validateLimits(), c.validateRealm(),
-		setting.Under("dpop", c.DPoP.Validate()),
+		setting.Under("dpop", c.DPoP.Validate()), setting.Under("split_token", c.SplitToken.Validate()),
 	)
 }
 

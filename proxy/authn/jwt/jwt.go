@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
@@ -20,9 +21,10 @@ import (
 // Deps is what an Authenticator uses of the process. The zero value logs and
 // counts nothing.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
-	Now    func() time.Time // the clock of fetches; tokens are judged by Request.Now
+	Logger  *slog.Logger
+	Meter   metric.Meter
+	Metrics *meter.Registry
+	Now     func() time.Time // the clock of fetches; tokens are judged by Request.Now
 }
 
 // Authenticator accepts the tokens of one issuer. It is safe for concurrent use.
@@ -35,9 +37,11 @@ type Authenticator struct {
 	flights *flights
 	limiter *limit.Limiter
 	keys    *keyring
-	dpop    *dpop.Verifier
 	fetcher *fetcher // nil with jwks_file
-	openers atomic.Pointer[[]*openerKey]
+	// possession is what tokens that are bound ask of their senders.
+	possession *Possession
+	openers    atomic.Pointer[[]*openerKey]
+	split      *splitter // nil: clients have whole tokens
 
 	verified func(ctx context.Context, outcome string) // counts signatures checked
 }
@@ -52,7 +56,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	c = c.filled()
 	a := &Authenticator{
 		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize, int(c.CacheBytes)), foreign: &foreign{},
-		flights: newFlights(), dpop: dpop.New(c.DPoP, c.Leeway, OpenProof), allowed: make(map[string]algorithm, len(c.Algorithms)),
+		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
 		a.allowed[alg], _ = algorithmOf(alg)
@@ -62,6 +66,10 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		return nil, err
 	}
 	if a.limiter, err = limit.New(c.VerificationLimit); err != nil {
+		return nil, err
+	}
+	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: OpenProof, Metrics: deps.Metrics}), Limiter: a.limiter}
+	if a.split, err = newSplitter(c.SplitToken, a.allowed, newLookups(name, deps.Metrics)); err != nil {
 		return nil, err
 	}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
@@ -110,22 +118,21 @@ func newKeyring(name string, c Config, deps Deps) (*keyring, error) {
 // Tokens that it has accepted before cost a look into the cache, and those that
 // are bound to a key the check of a proof.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	token, proven, err := credential(r.Authorization)
+	token, proven, err := Credential(r.Authorization)
 	if err != nil {
 		return nil, err
 	}
 	e, err := a.accept(ctx, r, token)
 	if err == nil {
-		err = a.checkPossession(r, e.bound, token, proven)
+		err = a.possession.Check(r, e.bound, token, proven)
 	}
-	switch {
-	case err == nil:
+	if err != nil {
+		return nil, Proven(err, proven)
+	}
+	if r.Token = e.joined; r.Token == "" {
 		r.Token = token
-		return e.identity, nil
-	case proven:
-		return nil, provenError{err}
 	}
-	return nil, err
+	return e.identity, nil
 }
 
 // accept returns what is known of a good token.
@@ -144,7 +151,10 @@ func (a *Authenticator) accept(ctx context.Context, r *authn.Request, token stri
 		if openers := *a.openers.Load(); len(openers) > 0 && isSealed(token) {
 			return a.unseal(ctx, token, openers, r)
 		}
-		return a.verify(ctx, token, token, r.Client, r.Now)
+		if a.split.takes(token) {
+			return a.complete(ctx, token, r)
+		}
+		return a.verify(ctx, presented{token: token, text: token}, r.Client, r.Now)
 	})
 }
 
@@ -164,19 +174,25 @@ func (a *Authenticator) unseal(ctx context.Context, token string, keys []*opener
 		a.limiter.Charge(r.Client, r.Now)
 		return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrForeign, s.kid, err)
 	}
-	e, err := a.verify(ctx, token, inside, r.Client, r.Now)
+	e, err := a.verify(ctx, presented{token: token, text: inside}, r.Client, r.Now)
 	if (errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrForeign)) && !errors.Is(err, errSignature) { // that is charged already
 		a.limiter.Charge(r.Client, r.Now)
 	}
 	return e, err
 }
 
+// presented is a token and the JWT that it stands for.
+type presented struct {
+	token  string // as the client sent it; what is found out is kept under it
+	text   string // signed: token itself, what was encrypted in it, or what it is the signature of
+	joined bool   // token is the signature of text
+}
+
 // verify checks a token from the beginning and keeps the result. What costs
 // little comes first: a token that is refused for its claims, as an expired one
-// is, has no signature checked. Text is the signed token: token itself, or what was
-// encrypted in it.
-func (a *Authenticator) verify(ctx context.Context, token, text, client string, now time.Time) (*entry, error) {
-	t, claims, err := a.read(token, text)
+// is, has no signature checked.
+func (a *Authenticator) verify(ctx context.Context, p presented, client string, now time.Time) (*entry, error) {
+	t, claims, err := a.read(p.token, p.text)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +200,7 @@ func (a *Authenticator) verify(ctx context.Context, token, text, client string, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	bound, err := bindingOf(claims)
+	bound, err := BindingOf(claims)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
@@ -192,7 +208,13 @@ func (a *Authenticator) verify(ctx context.Context, token, text, client string, 
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{token: token, until: id.ExpiresAt.Add(a.rules.leeway), key: k, identity: id, bound: bound}
+	e := &entry{token: p.token, until: id.ExpiresAt.Add(a.rules.leeway), key: k, identity: id, bound: bound}
+	if p.joined {
+		e.joined = p.text
+		if end := now.Add(a.split.config.MaxAge); end.Before(e.until) {
+			e.until = end
+		}
+	}
 	a.cache.put(e)
 	return e, nil
 }
@@ -241,6 +263,10 @@ func (a *Authenticator) read(token, text string) (*compact, map[string]any, erro
 	}
 	return t, claims, nil
 }
+
+// Challenges returns the challenge of each scheme in which tokens may come; only
+// that of the scheme that the credential came in names an error.
+func (a *Authenticator) Challenges(err error) []string { return a.possession.Challenges(err) }
 
 // Challenge returns the Bearer challenge of RFC 6750 section 3.
 func (a *Authenticator) Challenge(err error) string {

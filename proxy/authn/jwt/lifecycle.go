@@ -13,6 +13,9 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	if a.fetcher != nil {
 		defer a.fetcher.client.Close()
 	}
+	if a.split != nil {
+		defer a.split.finder.Close()
+	}
 	return a.keys.run(ctx)
 }
 
@@ -21,7 +24,7 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // issuer is down loses no keys. Call it before Prime and the first request.
 // The memory of DPoP proofs goes on in any case.
 func (a *Authenticator) Inherit(prev *Authenticator) {
-	a.dpop.Inherit(prev.dpop)
+	a.possession.Proofs.Inherit(prev.possession.Proofs)
 	set := prev.keys.current.Load()
 	if a.fetcher == nil || set == nil || !a.config.sameSource(prev.config) || !a.keys.current.CompareAndSwap(nil, set) {
 		return
@@ -39,6 +42,9 @@ func (a *Authenticator) Prime(ctx context.Context) error { return a.keys.prime(c
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
 	files := slices.Clone(a.config.DecryptionKeysFiles)
+	if a.split != nil {
+		files = append(files, a.split.finder.Files()...)
+	}
 	switch {
 	case a.config.JWKSFile != "":
 		return append(files, a.config.JWKSFile)
@@ -51,6 +57,9 @@ func (a *Authenticator) Files() []string {
 // Reload reads the files again. On error what was read before of each stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
 	err := a.loadOpeners()
+	if a.split != nil {
+		err = errors.Join(err, a.split.finder.Reload())
+	}
 	switch {
 	case a.config.JWKSFile != "":
 		return errors.Join(err, a.keys.refresh(ctx))

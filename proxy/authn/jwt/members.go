@@ -1,9 +1,7 @@
 package jwt
 
 import (
-	"crypto/tls"
 	"encoding/base64"
-	"fmt"
 	"strings"
 	"time"
 
@@ -26,31 +24,10 @@ func Strings(members map[string]any, name string) ([]string, error) {
 	return stringOrList(members, name)
 }
 
-// Binding is the thumbprint of the client certificate that a token is bound to; empty
-// if it is not bound (RFC 8705 section 3).
-type Binding string
-
-// BindingOf reads the cnf member. A token that is bound by anything that is not
-// checked here is an error.
-func BindingOf(members map[string]any) (Binding, error) {
-	b, err := bindingOf(members)
-	if err == nil && b.key != "" {
-		err = fmt.Errorf("token is bound by %q, whose possession is not checked here", keyMember)
-	}
-	if err != nil {
-		return "", err
-	}
-	return Binding(b.certificate), nil
-}
-
-// Check reports whether the client of this connection holds what the token is bound
-// to. It is to be asked on each request. The error is authn.ErrInvalid.
-func (b Binding) Check(cs *tls.ConnectionState) error { return checkCertificate(string(b), cs) }
-
 // Bearer returns the token of an Authorization value (RFC 6750 section 2.1). The error
 // is authn.ErrNotMine, or authn.ErrInvalid for the scheme without a token.
 func Bearer(authorization string) (string, error) {
-	token, proven, err := credential(authorization)
+	token, proven, err := Credential(authorization)
 	if proven {
 		return "", authn.ErrNotMine
 	}

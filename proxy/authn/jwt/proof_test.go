@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 )
@@ -356,5 +358,41 @@ func TestDPoPForged(t *testing.T) {
 	}
 	if !errors.Is(err, authn.ErrTooMany) {
 		t.Errorf("got %v, want ErrTooMany", err)
+	}
+}
+
+// TestDPoPShares: a key that has used up its share of the memory gets 429, what it
+// showed before still does not count twice, and another key notices nothing. All of it
+// is counted.
+func TestDPoPShares(t *testing.T) {
+	issuer, greedy, modest := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256"), newSigner(t, "", "ES256")
+	metrics := meter.New()
+	a := newWith(t, Deps{Metrics: metrics}, func(c *Config) { c.DPoP.ReplayEntriesPerKey = 2 }, issuer)
+	chain, err := authn.New([]authn.Named{{Name: "corp", Authenticator: a}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hers, his := boundToken(t, issuer, greedy, nil), boundToken(t, issuer, modest, nil)
+	first := prove(t, greedy, hers, nil, nil)
+	for i, proof := range []string{first, prove(t, greedy, hers, nil, nil), prove(t, greedy, hers, nil, nil), prove(t, greedy, hers, nil, nil)} {
+		_, err := chain.Authenticate(t.Context(), proven(hers, proof))
+		if tooMany := (*authn.TooManyError)(nil); errors.As(err, &tooMany) != (i >= 2) || (err == nil) != (i < 2) {
+			t.Errorf("proof %d: %v", i, err)
+		}
+	}
+	if _, err := chain.Authenticate(t.Context(), proven(hers, first)); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("the first proof again: %v, want ErrInvalid", err)
+	}
+	if _, err := chain.Authenticate(t.Context(), proven(his, prove(t, modest, his, nil, nil))); err != nil {
+		t.Errorf("another key: %v", err)
+	}
+	if _, err := chain.Authenticate(t.Context(), proven(his, prove(t, greedy, his, nil, nil))); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("a proof of the wrong key: %v, want ErrInvalid", err)
+	}
+	want := map[string]int64{"accepted": 3, "limited": 2, "replayed": 1, "refused": 1}
+	for outcome, n := range want {
+		if got := metertest.Counts(metrics)["sallyport.dpop.proofs authenticator=corp,outcome="+outcome]; got != n {
+			t.Errorf("counted %d %s, want %d", got, outcome, n)
+		}
 	}
 }

@@ -93,18 +93,23 @@ func TestIssuersOfOneRoute(t *testing.T) {
 	}
 }
 
-// TestBindingForOthers: who checks certificates only never takes a token that is
-// bound to a key, nor one of the DPoP scheme.
+// TestBindingForOthers: who takes bearer tokens only never takes one of the DPoP
+// scheme, and nobody overlooks a part of what a token is bound to.
 func TestBindingForOthers(t *testing.T) {
-	for name, cnf := range map[string]map[string]any{
-		"key": {"jkt": "x"}, "key and certificate": {"jkt": "x", "x5t#S256": "y"}, "neither": {},
+	for name, tt := range map[string]struct {
+		cnf  map[string]any
+		want Binding
+	}{
+		"key":                 {map[string]any{"jkt": "x"}, Binding{Key: "x"}},
+		"certificate":         {map[string]any{"x5t#S256": "y"}, Binding{Certificate: "y"}},
+		"key and certificate": {map[string]any{"jkt": "x", "x5t#S256": "y"}, Binding{Certificate: "y", Key: "x"}},
+		"neither":             {map[string]any{}, Binding{}},
+		"something else too":  {map[string]any{"jkt": "x", "kid": "y"}, Binding{}},
 	} {
-		if b, err := BindingOf(map[string]any{"cnf": cnf}); err == nil {
-			t.Errorf("%s: bound to %q", name, b)
+		b, err := BindingOf(map[string]any{"cnf": tt.cnf})
+		if bad := tt.want == (Binding{}); bad != (err != nil) || !bad && b != tt.want {
+			t.Errorf("%s: bound to %+v, %v", name, b, err)
 		}
-	}
-	if b, err := BindingOf(map[string]any{"cnf": map[string]any{"x5t#S256": "y"}}); err != nil || b != "y" {
-		t.Errorf("certificate: %q, %v", b, err)
 	}
 	for authorization, want := range map[string]error{"DPoP x": authn.ErrNotMine, "DPoP": authn.ErrNotMine, "Bearer": authn.ErrInvalid, "Bearer x": nil} {
 		if token, err := Bearer(authorization); !errors.Is(err, want) || (token == "x") != (want == nil) {

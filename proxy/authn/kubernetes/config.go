@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -50,6 +51,9 @@ type Config struct {
 	MaxCalls int `yaml:"max_calls"`
 	// MaxWait is how long a question waits for its turn.
 	MaxWait time.Duration `yaml:"max_wait"`
+	// QuestionLimit bounds the questions that a client causes with tokens that the API
+	// server does not accept.
+	QuestionLimit limit.Config `yaml:"question_limit"`
 	// Realm is the realm of the WWW-Authenticate challenge (RFC 9110 section 11.5).
 	Realm string `yaml:"realm"`
 }
@@ -94,6 +98,7 @@ func Default() Config {
 		Timeout:       2 * time.Second,
 		MaxCalls:      32,
 		MaxWait:       100 * time.Millisecond,
+		QuestionLimit: limit.DefaultQuestions(),
 		Realm:         "sallyport",
 	}
 }
@@ -134,7 +139,7 @@ func (c Config) validateNames() error {
 }
 
 func (c Config) validateLimits() error {
-	var errs []error
+	errs := []error{setting.Under("question_limit", c.QuestionLimit.Filled(limit.DefaultQuestions()).Validate())}
 	for _, d := range []struct {
 		key           string
 		got, min, max time.Duration

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
 )
 
@@ -24,10 +25,11 @@ type Deps struct {
 // Authenticator accepts the service account tokens of one cluster. It is safe for
 // concurrent use.
 type Authenticator struct {
-	name   string
-	config Config
-	server *server
-	asked  func(ctx context.Context, review, outcome string)
+	name    string
+	config  Config
+	server  *server
+	asked   func(ctx context.Context, review, outcome string)
+	limiter *limit.Limiter
 
 	tokenFlights, accessFlights singleflight.Group
 
@@ -68,6 +70,9 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		foreign: tokencache.New[struct{}](maxStrange, strangeBytes),
 	}
 	var err error
+	if a.limiter, err = limit.New(c.QuestionLimit.Filled(limit.DefaultQuestions())); err != nil {
+		return nil, err
+	}
 	if a.asked, err = newCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
@@ -86,7 +91,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	}
 	e, ok := a.good.Get(token, r.Now)
 	if !ok {
-		if e, err = a.identify(ctx, token, r.Now); err != nil {
+		if e, err = a.identify(ctx, token, r); err != nil {
 			return nil, err
 		}
 	}
@@ -97,8 +102,10 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	return a.withAccess(ctx, e, token, r)
 }
 
-// identify finds out about a token that is not in the cache.
-func (a *Authenticator) identify(ctx context.Context, token string, now time.Time) (*entry, error) {
+// identify finds out about a token that is not in the cache. Each of those who wait for
+// an answer pays if it is a no.
+func (a *Authenticator) identify(ctx context.Context, token string, r *authn.Request) (*entry, error) {
+	client, now := r.Client, r.Now // the question may outlive the request
 	if _, known := a.foreign.Get(token, now); known {
 		return nil, errNotOurs
 	}
@@ -112,12 +119,19 @@ func (a *Authenticator) identify(ctx context.Context, token string, now time.Tim
 		}
 		return nil, err
 	}
-	token = strings.Clone(token) // it may belong to a connection's buffer, and the question may outlive the request
-	return flight(ctx, &a.tokenFlights, a.config.Timeout, token, func(ctx context.Context) (*entry, error) {
+	if err := a.limiter.Allow(client, now); err != nil {
+		return nil, err
+	}
+	token = strings.Clone(token) // it may belong to a connection's buffer
+	e, err := flight(ctx, &a.tokenFlights, a.config.Timeout, token, func(ctx context.Context) (*entry, error) {
 		e, err := a.ask(ctx, token, p, now)
 		a.asked(ctx, "token", outcomeOf(err))
 		return e, err
 	})
+	if errors.Is(err, authn.ErrInvalid) {
+		a.limiter.Charge(client, now)
+	}
+	return e, err
 }
 
 // ask asks about a token and keeps the answer.

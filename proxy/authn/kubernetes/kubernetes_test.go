@@ -396,6 +396,7 @@ func TestValidate(t *testing.T) {
 		"audiences":                 func(c *Config) { c.Audiences = nil },
 		"issuers":                   func(c *Config) { c.Issuers = []string{""} },
 		"cache_max_age":             func(c *Config) { c.CacheMaxAge = time.Hour },
+		"question_limit.burst":      func(c *Config) { c.QuestionLimit.Burst = -1 },
 		"refused_max_age":           func(c *Config) { c.RefusedMaxAge = -1 },
 		"timeout":                   func(c *Config) { c.Timeout = 0 },
 		"max_wait":                  func(c *Config) { c.MaxWait = time.Hour },

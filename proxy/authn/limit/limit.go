@@ -41,6 +41,9 @@ type Config struct {
 // Default returns the settings for checks as cheap as those of signatures.
 func Default() Config { return Config{Failures: 100, Burst: 200, Clients: 16384} }
 
+// DefaultQuestions returns the settings for checks that somebody else is asked to make.
+func DefaultQuestions() Config { return Config{Failures: 20, Burst: 100, Clients: 16384} }
+
 // Filled returns l with d's value for each setting that was left out.
 func (l Config) Filled(d Config) Config {
 	if l.Failures == 0 {

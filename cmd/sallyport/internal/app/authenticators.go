@@ -86,9 +86,9 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 	var err error
 	switch {
 	case c.JWT != nil:
-		made, err = jwt.New(name, *c.JWT, jwt.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+		made, err = jwt.New(name, *c.JWT, jwt.Deps{Logger: a.logger, Meter: a.telemetry.Meter, Metrics: a.telemetry.Metrics})
 	case c.Introspection != nil:
-		made, err = introspection.New(name, *c.Introspection, introspection.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+		made, err = introspection.New(name, *c.Introspection, introspection.Deps{Logger: a.logger, Meter: a.telemetry.Meter, Metrics: a.telemetry.Metrics})
 	case c.Kubernetes != nil:
 		made, err = kubernetes.New(name, *c.Kubernetes, kubernetes.Deps{Meter: a.telemetry.Meter})
 	case c.MTLS != nil:
@@ -116,6 +116,10 @@ func inherit(built, old *authenticator) {
 	switch next := built.Authenticator.(type) {
 	case *jwt.Authenticator:
 		if prev, ok := old.Authenticator.(*jwt.Authenticator); ok {
+			next.Inherit(prev)
+		}
+	case *introspection.Authenticator:
+		if prev, ok := old.Authenticator.(*introspection.Authenticator); ok {
 			next.Inherit(prev)
 		}
 	case *oidc.Authenticator:

@@ -42,7 +42,7 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	if err = errors.Join(files, err); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}
-	if g.outgoing, err = buildOutgoing(cfg, old); err != nil {
+	if g.outgoing, err = a.buildOutgoing(cfg, old); err != nil {
 		return nil, exit.With(exit.Config, err)
 	}
 	if old != nil && sameSource(old.cfg.Policy, cfg.Policy) {

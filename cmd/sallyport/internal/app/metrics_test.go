@@ -144,6 +144,9 @@ func addMechanisms(t *testing.T, dir string) {
 		t.Fatalf("%s has no %q", file, begin)
 	}
 	added := strings.Replace(string(text), begin, begin+"  cluster: {kubernetes: {token_file: own-token, ca_file: \"\", audiences: [orders]}}\n", 1)
+	added += "identity_token: {issuer: \"https://gateway.example\"}\n" +
+		"token_exchanges: {sts: {url: \"https://idp.example/token\", client_id: gw, client_secret_file: secret, audience: orders}}\n" +
+		"client_credentials: {machine: {url: \"https://idp.example/token\", client_id: gw, client_secret_file: secret}}\n"
 	for name, content := range map[string]string{"sallyport.yaml": added, "own-token": "token"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -32,7 +32,7 @@ type credentials struct {
 }
 
 // buildOutgoing makes the parts that changed and takes the others from old.
-func buildOutgoing(cfg *config.Config, old *generation) (*outgoing, error) {
+func (a *App) buildOutgoing(cfg *config.Config, old *generation) (*outgoing, error) {
 	o := &outgoing{exchanges: map[string]*grant.Exchanger{}, credentials: map[string]*credentials{}}
 	before, was := &outgoing{}, &config.Config{}
 	if old != nil {
@@ -40,14 +40,14 @@ func buildOutgoing(cfg *config.Config, old *generation) (*outgoing, error) {
 	}
 	var errs []error
 	var err error
-	if o.identity, err = identityIssuer(cfg, was, before.identity); err != nil {
+	if o.identity, err = a.identityIssuer(cfg, was, before.identity); err != nil {
 		errs = append(errs, cfg.At("identity_token", err))
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.TokenExchanges)) {
 		c := cfg.TokenExchanges[name]
 		if x, ok := before.exchanges[name]; ok && reflect.DeepEqual(was.TokenExchanges[name], c) {
 			o.exchanges[name] = x
-		} else if o.exchanges[name], err = grant.NewExchanger(c, nil); err != nil {
+		} else if o.exchanges[name], err = grant.NewExchanger(c, grant.Deps{Name: name, Metrics: a.telemetry.Metrics}); err != nil {
 			errs = append(errs, cfg.At("token_exchanges."+name, err))
 		}
 	}
@@ -57,7 +57,7 @@ func buildOutgoing(cfg *config.Config, old *generation) (*outgoing, error) {
 			o.credentials[name] = x
 			continue
 		}
-		made, err := grant.NewCredentials(c, nil)
+		made, err := grant.NewCredentials(c, grant.Deps{Name: name, Metrics: a.telemetry.Metrics})
 		if err != nil {
 			errs = append(errs, cfg.At("client_credentials."+name, err))
 		}
@@ -68,14 +68,14 @@ func buildOutgoing(cfg *config.Config, old *generation) (*outgoing, error) {
 
 // identityIssuer returns what signs the gateway's own tokens: the one before if its
 // configuration is the same, else one that goes on with its keys.
-func identityIssuer(cfg, was *config.Config, before *identitytoken.Issuer) (*identitytoken.Issuer, error) {
+func (a *App) identityIssuer(cfg, was *config.Config, before *identitytoken.Issuer) (*identitytoken.Issuer, error) {
 	switch {
 	case cfg.IdentityToken == nil:
 		return nil, nil
 	case before != nil && reflect.DeepEqual(was.IdentityToken, cfg.IdentityToken):
 		return before, nil
 	}
-	return identitytoken.New(*cfg.IdentityToken, before, nil)
+	return identitytoken.New(*cfg.IdentityToken, before, identitytoken.Deps{Metrics: a.telemetry.Metrics})
 }
 
 // of returns what the upstream of a route is shown.

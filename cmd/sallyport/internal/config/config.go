@@ -30,6 +30,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/oidc"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
 	"github.com/sallyport/sallyport/proxy/authn/signedheader"
+	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
@@ -177,7 +178,7 @@ func defaults() []any {
 	return []any{
 		Listener{ListenerConfig: proxy.DefaultListener()},
 		upstream.Default(),
-		jwt.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(),
+		jwt.Default(), splittoken.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(),
 		apikey.Default(), basic.Default(), signedheader.Default(),
 		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}

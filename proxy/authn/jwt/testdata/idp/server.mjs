@@ -3,7 +3,7 @@
 // 8707). The resource names the algorithm: https://api.example/ES256. Tokens for
 // https://api.example/opaque are opaque; the client "gateway" may ask about them with
 // its secret, "gateway-jwt" with the keys of the set in GATEWAY_JWKS, and gets a
-// signed answer (RFC 9701) if it wants one.
+// signed answer (RFC 9701) if it wants one, or the token as a JWT (a phantom token).
 //
 // It prints {"issuer": "..."} when it listens. POST /test/keys?names=a,b puts
 // those signing keys in force, the first signs; keys are made on first mention.
@@ -12,6 +12,7 @@ import { generateKeyPair } from 'node:crypto';
 import http from 'node:http';
 import { promisify } from 'node:util';
 
+import { importJWK, SignJWT } from 'jose';
 import Provider from 'oidc-provider';
 
 const algorithms = {
@@ -42,6 +43,23 @@ function gatewayWithKeys() {
     client_id: 'gateway-jwt', token_endpoint_auth_method: 'private_key_jwt', jwks: JSON.parse(process.env.GATEWAY_JWKS),
     introspection_signed_response_alg: 'ES256', redirect_uris: [], response_types: [], grant_types: [],
   }];
+}
+
+// phantom answers who asks for application/jwt as the Curity Identity Server does: with
+// the access token as a JWT, or 204 for one that is not active. The library leaves that
+// to those who run it.
+function phantom(jwk) {
+  return async (ctx, next) => {
+    await next();
+    if (ctx.path !== '/token/introspection' || ctx.get('accept') !== 'application/jwt' || ctx.status !== 200) return;
+    const { active, token_type: _, ...claims } = ctx.body;
+    if (!active) {
+      ctx.status = 204;
+      return;
+    }
+    ctx.body = await new SignJWT(claims).setProtectedHeader({ alg: jwk.alg, kid: jwk.kid, typ: 'at+jwt' }).sign(await importJWK(jwk));
+    ctx.type = 'application/jwt';
+  };
 }
 
 let issuer;
@@ -77,6 +95,7 @@ async function use(names) {
       },
     },
   });
+  provider.use(phantom(keys.find((key) => key.alg === 'ES256')));
   provider.on('server_error', (_ctx, err) => console.error(err));
   handle = provider.callback();
 }
