@@ -106,10 +106,14 @@ func (c *conn) recoverPanic(ctx context.Context) {
 func (c *conn) open(ctx context.Context) bool {
 	limits := c.limits()
 	if t, ok := c.nc.(interface {
+		certs.Handshake
 		HandshakeContext(ctx context.Context) error
-		ConnectionState() tls.ConnectionState
 	}); ok {
-		if c.nc.SetDeadline(time.Now().Add(limits.HeaderTimeout)) != nil || t.HandshakeContext(ctx) != nil {
+		if c.nc.SetDeadline(time.Now().Add(limits.HeaderTimeout)) != nil {
+			return false
+		}
+		if err := t.HandshakeContext(ctx); err != nil {
+			c.s.handshakes.Add(ctx, c.listener, t, err)
 			return false
 		}
 		_ = c.nc.SetDeadline(time.Time{})

@@ -91,6 +91,7 @@ type statuses struct {
 	known   *tokencache.Cache[certStatus]
 	now     func() time.Time
 	logger  *slog.Logger
+	lines   *lines
 }
 
 // certStatus is what is known of one certificate; err says why nothing is.
@@ -113,7 +114,7 @@ func newStatuses(c OCSP, deps Deps) (*statuses, error) {
 	client, err := fetch.New(fetch.Config{Whose: "OCSP responder", Connections: c.MaxCalls})
 	return &statuses{
 		config: c, client: client, slots: make(chan struct{}, c.MaxCalls), now: deps.Now, logger: deps.Logger,
-		known: tokencache.New[certStatus](ocspCertified, ocspBytes),
+		known: tokencache.New[certStatus](ocspCertified, ocspBytes), lines: newLines(),
 	}, err
 }
 
@@ -132,19 +133,22 @@ func (s *statuses) check(chain []*x509.Certificate) error {
 	case st.status == ocsp.Good:
 		return nil
 	case st.status == ocsp.Revoked:
-		return fmt.Errorf("certificate %x of %q is revoked, its responder says", leaf.SerialNumber, leaf.Issuer)
+		return fmt.Errorf("%w: %x of %q, its responder says", ErrRevoked, leaf.SerialNumber, leaf.Issuer)
 	}
-	return fmt.Errorf("certificate %x of %q is not known to its responder", leaf.SerialNumber, leaf.Issuer)
+	return fmt.Errorf("%w: %x of %q is not one that its responder knows", ErrStatusUnknown, leaf.SerialNumber, leaf.Issuer)
 }
 
 // undecided is what becomes of a client whose status is not known.
 func (s *statuses) undecided(leaf *x509.Certificate, why error) error {
-	s.logger.Warn("the status of a client certificate is not known", slog.String("mode", s.config.Mode),
-		slog.String("serial", leaf.SerialNumber.Text(16)), slog.String("issuer", leaf.Issuer.String()), slog.Any("error", why))
+	if left, ok := s.lines.next(s.now()); ok {
+		s.logger.Warn("the status of a client certificate is not known", slog.String("mode", s.config.Mode),
+			slog.String("serial", clip(leaf.SerialNumber.Text(16))), slog.String("issuer", clip(leaf.Issuer.String())),
+			slog.Int64("not_logged", left), slog.Any("error", why))
+	}
 	if s.config.Mode == ocspSoft {
 		return nil
 	}
-	return fmt.Errorf("status of certificate %x of %q is not known: %w", leaf.SerialNumber, leaf.Issuer, why)
+	return fmt.Errorf("%w: %x of %q: %w", ErrStatusUnknown, leaf.SerialNumber, leaf.Issuer, why)
 }
 
 // statusOf looks into what is known, and asks once for all who wait.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -97,6 +98,30 @@ decision := {"allow": input.identity.kind == "mtls"}
 			}
 		}
 	}
+	page := metrics(t, s.admin)
+	for reason, n := range map[string]int{"revoked": 6, "expired": 3, "unknown_authority": 3, "status_unknown": 3} { // curl and two versions of openssl each
+		if want := fmt.Sprintf(`sallyport_tls_handshake_failures_total{listener="public",reason=%q} %d`, reason, n); !strings.Contains(page, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if !strings.Contains(s.gateway.stderr.String(), `"reason":"revoked"`) {
+		t.Error("the log says nothing of the revoked certificate")
+	}
+}
+
+// metrics returns the page for Prometheus.
+func metrics(t *testing.T, admin string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
 }
 
 // tool runs a command that talks to the gateway, with a request as its input.
