@@ -12,7 +12,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -186,7 +185,7 @@ func (s *Server) maxConnections(name string) int64 {
 
 // refuseConnection answers without reading. A TLS client only sees the end.
 func refuseConnection(nc net.Conn) {
-	if _, secure := nc.(*tls.Conn); !secure {
+	if _, secure := nc.(certs.Handshake); !secure {
 		_ = nc.SetDeadline(time.Now().Add(50 * time.Millisecond))
 		_, _ = nc.Write(unavailable())
 	}

@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"errors"
+	"slices"
 
 	"github.com/sallyport/sallyport/engine/setting"
 )
@@ -29,6 +30,9 @@ type Config struct {
 	// OCSP asks the responder of the client's authority whether its certificate is
 	// revoked, in addition to crl_files.
 	OCSP OCSP `yaml:"ocsp"`
+	// Options are settings for some server names. Names that are not listed, and clients
+	// that give none, have the settings above.
+	Options []Options `yaml:"options"`
 }
 
 // Values of client_auth.
@@ -50,7 +54,7 @@ func (c Config) Validate() error {
 	if _, ok := minVersion(c.MinVersion); !ok {
 		errs = append(errs, setting.Problemf("min_version", "%q is neither 1.2 nor 1.3", c.MinVersion))
 	}
-	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()))...)
+	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()), c.validateOptions())...)
 }
 
 func (c Config) validateClients() error {
@@ -77,7 +81,9 @@ func (c Config) validateClients() error {
 }
 
 // AsksForCertificates tells whether clients can show a certificate.
-func (c Config) AsksForCertificates() bool { return c.clientAuth() != tls.NoClientCert }
+func (c Config) AsksForCertificates() bool {
+	return slices.ContainsFunc(c.all(), func(one Config) bool { return one.clientAuth() != tls.NoClientCert })
+}
 
 func (c Config) clientAuth() tls.ClientAuthType {
 	switch {

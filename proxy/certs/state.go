@@ -13,26 +13,47 @@ import (
 
 // state is what the files held at one time. It is immutable once in use.
 type state struct {
-	config      *tls.Config // serves this state
+	parts    []*part // by index of Names
+	notAfter time.Time
+}
+
+// part is what belongs to the server names with the same settings.
+type part struct {
+	config      *tls.Config // serves this part
 	certificate *tls.Certificate
 	notAfter    time.Time
 	clients     *clients // nil: no client certificates
 }
 
 func load(c Config, now func() time.Time) (*state, error) {
+	st := &state{}
+	for _, one := range c.all() {
+		p, err := loadPart(one, now)
+		if err != nil {
+			return nil, err
+		}
+		if st.notAfter.IsZero() || p.notAfter.Before(st.notAfter) {
+			st.notAfter = p.notAfter
+		}
+		st.parts = append(st.parts, p)
+	}
+	return st, nil
+}
+
+func loadPart(c Config, now func() time.Time) (*part, error) {
 	certificate, err := loadKeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, err
 	}
-	st := &state{certificate: certificate}
-	if st.notAfter, err = chainEnd(certificate); err != nil {
+	p := &part{certificate: certificate}
+	if p.notAfter, err = chainEnd(certificate); err != nil {
 		return nil, fmt.Errorf("read certificate %s: %w", c.CertFile, err)
 	}
 	if c.ClientCAFile == "" {
-		return st, nil
+		return p, nil
 	}
-	st.clients, err = loadClients(c, now)
-	return st, err
+	p.clients, err = loadClients(c, now)
+	return p, err
 }
 
 func loadKeyPair(certFile, keyFile string) (*tls.Certificate, error) {

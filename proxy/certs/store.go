@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -21,8 +23,9 @@ type Deps struct {
 type Store struct {
 	config  Config
 	deps    Deps
+	names   *Names      // nil: all server names have the same settings
 	base    *tls.Config // owns the session ticket keys, which Go renews daily
-	ocsp    *statuses   // nil: no responder is asked
+	ocsp    []*statuses // by index of names; nil: no responder is asked
 	current atomic.Pointer[state]
 }
 
@@ -40,10 +43,13 @@ func New(c Config, deps Deps) (*Store, error) {
 	if len(deps.NextProtos) == 0 {
 		deps.NextProtos = []string{"http/1.1"}
 	}
-	s := &Store{config: c, deps: deps}
-	var err error
-	if s.ocsp, err = newStatuses(c.OCSP, deps); err != nil {
-		return nil, err
+	s := &Store{config: c, deps: deps, names: NewNames(c)}
+	for _, one := range c.all() {
+		asks, err := newStatuses(one.OCSP, deps)
+		if err != nil {
+			return nil, err
+		}
+		s.ocsp = append(s.ocsp, asks)
 	}
 	st, err := load(c, deps.Now)
 	if err != nil {
@@ -64,13 +70,17 @@ func (s *Store) newBase() *tls.Config {
 		NextProtos:   s.deps.NextProtos,
 		Time:         s.deps.Now,
 		ClientAuth:   s.config.clientAuth(),
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return s.current.Load().config, nil
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			return s.partOf(hello).config, nil
 		},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.current.Load().certificate, nil
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.partOf(hello).certificate, nil
 		},
 	}
+}
+
+func (s *Store) partOf(hello *tls.ClientHelloInfo) *part {
+	return s.current.Load().parts[s.names.index(strings.ToLower(hello.ServerName))]
 }
 
 // cipherSuites are those of TLS 1.2 with forward secrecy and authenticated
@@ -92,11 +102,15 @@ func (s *Store) TLS() *tls.Config { return s.base }
 
 // Files returns the files that Reload reads.
 func (s *Store) Files() []string {
-	files := []string{s.config.CertFile, s.config.KeyFile}
-	if s.config.ClientCAFile != "" {
-		files = append(files, s.config.ClientCAFile)
+	var files []string
+	for _, c := range s.config.all() {
+		for _, name := range append([]string{c.CertFile, c.KeyFile, c.ClientCAFile}, c.CRLFiles...) {
+			if name != "" && !slices.Contains(files, name) {
+				files = append(files, name)
+			}
+		}
 	}
-	return append(files, s.config.CRLFiles...)
+	return files
 }
 
 // Reload reads all files again and takes all of them into use, or none: on error
@@ -112,32 +126,40 @@ func (s *Store) Reload(ctx context.Context) error {
 
 // use is the point of no return: nothing fails from here.
 func (s *Store) use(ctx context.Context, st *state) {
-	st.config = s.base.Clone()
-	st.config.GetConfigForClient, st.config.GetCertificate = nil, nil
-	st.config.Certificates = []tls.Certificate{*st.certificate}
-	if st.clients != nil {
-		st.clients.ocsp = s.ocsp
-		st.config.ClientCAs = st.clients.pool
-		st.config.VerifyConnection = st.clients.verifyConnection
-		st.config.WrapSession = st.clients.wrapSession(s.base)
-		st.config.UnwrapSession = st.clients.unwrapSession(s.base)
+	all := s.config.all()
+	for i, p := range st.parts {
+		p.config = s.base.Clone()
+		p.config.GetConfigForClient, p.config.GetCertificate = nil, nil
+		p.config.ClientAuth = all[i].clientAuth()
+		p.config.Certificates = []tls.Certificate{*p.certificate}
+		if p.clients != nil {
+			p.clients.ocsp = s.ocsp[i]
+			p.config.ClientCAs = p.clients.pool
+			p.config.VerifyConnection = p.clients.verifyConnection
+		}
+		if p.clients != nil || s.names != nil {
+			ss := newSessions(s.base, all[i].clientsKey(), p.clients)
+			p.config.WrapSession, p.config.UnwrapSession = ss.wrap, ss.unwrap
+		}
 	}
 	s.current.Store(st)
-	s.warn(ctx, st)
+	for i, p := range st.parts {
+		s.warn(ctx, all[i], p)
+	}
 }
 
-func (s *Store) warn(ctx context.Context, st *state) {
-	if end := st.notAfter; s.deps.Now().After(end) {
+func (s *Store) warn(ctx context.Context, c Config, p *part) {
+	if end := p.notAfter; s.deps.Now().After(end) {
 		s.deps.Logger.WarnContext(ctx, "server certificate has expired",
-			slog.String("file", s.config.CertFile), slog.Time("not_after", end))
+			slog.String("file", c.CertFile), slog.Time("not_after", end))
 	}
-	if st.clients == nil {
+	if p.clients == nil {
 		return
 	}
-	for _, problem := range st.clients.outdated(s.deps.Now()) {
+	for _, problem := range p.clients.outdated(s.deps.Now()) {
 		s.deps.Logger.WarnContext(ctx, "clients are refused for want of a current revocation list", slog.Any("error", problem))
 	}
 }
 
-// NotAfter returns when the first certificate of the server's chain expires.
+// NotAfter returns when the first certificate of the server's chains expires.
 func (s *Store) NotAfter() time.Time { return s.current.Load().notAfter }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -27,14 +26,14 @@ type socket struct {
 // what is configured when it comes.
 type port struct {
 	net.Listener
-	tls atomic.Pointer[tls.Config] // nil: no TLS
+	tls atomic.Pointer[certs.Store] // nil: no TLS
 }
 
 // Accept waits for the next connection.
 func (p *port) Accept() (net.Conn, error) {
 	c, err := p.Listener.Accept()
-	if conf := p.tls.Load(); err == nil && conf != nil {
-		return tls.Server(c, conf), nil
+	if store := p.tls.Load(); err == nil && store != nil {
+		return store.Server(c), nil
 	}
 	return c, err
 }
@@ -101,6 +100,17 @@ func (a *App) listen(ctx context.Context, address string) (net.Listener, error) 
 	return new(net.ListenConfig).Listen(ctx, "tcp", address)
 }
 
+// tlsOptions tells which TLS settings belong to which host, by listener.
+func tlsOptions(cfg *config.Config) map[string]*certs.Names {
+	out := map[string]*certs.Names{}
+	for _, l := range cfg.Listeners {
+		if l.TLS != nil {
+			out[l.Name] = certs.NewNames(*l.TLS)
+		}
+	}
+	return out
+}
+
 // closeNew closes the ports of all that are not of old.
 func closeNew(all, old map[string]*socket) error {
 	var errs []error
@@ -116,11 +126,7 @@ func closeNew(all, old map[string]*socket) error {
 // not served yet.
 func (a *App) serveSockets(g *generation) {
 	for name, s := range g.sockets {
-		if s.certs != nil {
-			s.port.tls.Store(s.certs.TLS())
-		} else {
-			s.port.tls.Store(nil)
-		}
+		s.port.tls.Store(s.certs)
 		if s.stop == nil {
 			s.stop = a.crew.start("listener "+name, func(ctx context.Context) error { return a.front.Serve(ctx, s.port, name) })
 		}
