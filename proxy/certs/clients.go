@@ -64,7 +64,7 @@ func (c *clients) verifyConnection(cs tls.ConnectionState) error {
 	if c.ocsp == nil {
 		return nil
 	}
-	return c.ocsp.check(cs.VerifiedChains[0])
+	return c.ocsp.check(cs.VerifiedChains[0], cs.OCSPResponse)
 }
 
 // verifyAgain verifies a chain that an earlier handshake verified, with today's

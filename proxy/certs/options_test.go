@@ -143,8 +143,11 @@ func TestResumptionStaysWithinOptions(t *testing.T) {
 // anyName offers the last session to whomever.
 type anyName struct{ tls.ClientSessionCache }
 
-func (a *anyName) Get(string) (*tls.ClientSessionState, bool)     { return a.ClientSessionCache.Get("") }
-func (a *anyName) Put(_ string, session *tls.ClientSessionState) { a.ClientSessionCache.Put("", session) }
+func (a *anyName) Get(string) (*tls.ClientSessionState, bool) { return a.ClientSessionCache.Get("") }
+
+func (a *anyName) Put(_ string, session *tls.ClientSessionState) {
+	a.ClientSessionCache.Put("", session)
+}
 
 // TestNames: hosts belong together if the same is said of their clients.
 func TestNames(t *testing.T) {
