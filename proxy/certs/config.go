@@ -30,6 +30,8 @@ type Config struct {
 	// OCSP asks the responder of the client's authority whether its certificate is
 	// revoked, in addition to crl_files.
 	OCSP OCSP `yaml:"ocsp"`
+	// Staple shows clients the OCSP answer about the server's certificate with it.
+	Staple Staple `yaml:"staple"`
 	// Options are settings for some server names. Names that are not listed, and clients
 	// that give none, have the settings above.
 	Options []Options `yaml:"options"`
@@ -54,7 +56,8 @@ func (c Config) Validate() error {
 	if _, ok := minVersion(c.MinVersion); !ok {
 		errs = append(errs, setting.Problemf("min_version", "%q is neither 1.2 nor 1.3", c.MinVersion))
 	}
-	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()), c.validateOptions())...)
+	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()),
+		setting.Under("staple", c.Staple.validate()), c.validateOptions())...)
 }
 
 func (c Config) validateClients() error {

@@ -38,6 +38,7 @@ const (
 	reasonSignature      = "bad_signature"
 	reasonVersion        = "protocol_version"
 	reasonParameters     = "no_common_parameters"
+	reasonStaple         = "no_staple"
 	reasonNotTLS         = "not_tls"
 	reasonClient         = "refused_by_client"
 	reasonTimeout        = "timeout"
@@ -45,11 +46,11 @@ const (
 	reasonOther          = "other"
 )
 
-// aboutClients are the reasons that an operator of client certificates looks for. The
-// others are the noise of every open port.
-func aboutClients(reason string) bool {
+// notable are the reasons that an operator of certificates looks for. The others are
+// the noise of every open port.
+func notable(reason string) bool {
 	switch reason {
-	case reasonNoCertificate, reasonExpired, reasonAuthority, reasonRevoked, reasonStatusUnknown, reasonBadCertificate, reasonSignature:
+	case reasonNoCertificate, reasonExpired, reasonAuthority, reasonRevoked, reasonStatusUnknown, reasonBadCertificate, reasonSignature, reasonStaple:
 		return true
 	}
 	return false
@@ -62,6 +63,8 @@ func reasonOf(err error) string {
 		return reasonRevoked
 	case errors.Is(err, ErrStatusUnknown):
 		return reasonStatusUnknown
+	case errors.Is(err, errNoStaple):
+		return reasonStaple
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
 		return reasonClient // an alert of the client's
@@ -170,7 +173,7 @@ func NewFailures(logger *slog.Logger, metrics *meter.Registry, now func() time.T
 	}
 	for _, reason := range []string{
 		reasonNoCertificate, reasonExpired, reasonAuthority, reasonRevoked, reasonStatusUnknown, reasonBadCertificate, reasonSignature,
-		reasonVersion, reasonParameters, reasonNotTLS, reasonClient, reasonTimeout, reasonClosed, reasonOther,
+		reasonVersion, reasonParameters, reasonStaple, reasonNotTLS, reasonClient, reasonTimeout, reasonClosed, reasonOther,
 	} {
 		f.lines[reason] = newLines()
 	}
@@ -182,7 +185,7 @@ func (f *Failures) Add(ctx context.Context, listener string, h Handshake, err er
 	reason := reasonOf(err)
 	f.counts.With(meter.String("listener", listener), meter.String("reason", reason)).Add(1)
 	level := slog.LevelDebug
-	if aboutClients(reason) {
+	if notable(reason) {
 		level = slog.LevelInfo
 	}
 	if !f.logger.Enabled(ctx, level) {

@@ -289,17 +289,17 @@ func TestOCSPBulkhead(t *testing.T) {
 	}
 }
 
-// TestOpenSSLResponder asks the responder that comes with openssl.
-func TestOpenSSLResponder(t *testing.T) {
+// opensslResponder is the responder that comes with openssl, for certificates of ca that
+// are good and that are revoked.
+func opensslResponder(t *testing.T, ca *certstest.CA, good, revoked tls.Certificate) *httptest.Server {
+	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}
-	s := newSite(t)
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	good, revoked, unknown := s.clients.Issue(t, "good", nil), s.clients.Issue(t, "revoked", nil), s.clients.Issue(t, "unknown", nil)
-	certstest.Write(t, file("ca.pem"), s.clients.PEM())
-	certstest.WritePair(t, s.clients.Issue(t, "responder", signer), file("responder.pem"), file("responder.key"))
+	certstest.Write(t, file("ca.pem"), ca.PEM())
+	certstest.WritePair(t, ca.Issue(t, "responder", signer), file("responder.pem"), file("responder.key"))
 	const form = "060102150405Z"
 	end, before := time.Now().Add(time.Hour).UTC().Format(form), time.Now().Add(-time.Hour).UTC().Format(form)
 	serial := func(c tls.Certificate) string { // of an even number of digits
@@ -325,7 +325,15 @@ func TestOpenSSLResponder(t *testing.T) {
 		}
 		http.ServeFile(w, r, name+".answer")
 	}))
-	defer front.Close()
+	t.Cleanup(front.Close)
+	return front
+}
+
+// TestOpenSSLResponder asks the responder that comes with openssl.
+func TestOpenSSLResponder(t *testing.T) {
+	s := newSite(t)
+	good, revoked, unknown := s.clients.Issue(t, "good", nil), s.clients.Issue(t, "revoked", nil), s.clients.Issue(t, "unknown", nil)
+	front := opensslResponder(t, s.clients, good, revoked)
 	for _, mode := range []string{"hard", "soft"} {
 		s.config.OCSP = certs.OCSP{Mode: mode, ResponderURL: front.URL}
 		store := s.open(t)

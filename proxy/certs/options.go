@@ -32,12 +32,14 @@ type Options struct {
 	CRLFiles []string `yaml:"crl_files" sallyport:"path"`
 	// OCSP asks the responder of the client's authority, as that of the listener.
 	OCSP OCSP `yaml:"ocsp"`
+	// Staple is for the certificate in cert_file; without one the listener's counts.
+	Staple Staple `yaml:"staple"`
 }
 
 // with returns the settings of the names of o.
 func (c Config) with(o Options) Config {
 	if o.CertFile != "" {
-		c.CertFile, c.KeyFile = o.CertFile, o.KeyFile
+		c.CertFile, c.KeyFile, c.Staple = o.CertFile, o.KeyFile, o.Staple
 	}
 	c.ClientAuth, c.ClientCAFile, c.CRLFiles, c.OCSP, c.Options = o.ClientAuth, o.ClientCAFile, o.CRLFiles, o.OCSP, nil
 	return c
@@ -58,12 +60,15 @@ func (c Config) validateOptions() error {
 	var errs []error
 	seen := map[string]bool{}
 	for i, o := range c.Options {
-		err := errors.Join(o.validateNames(seen), c.with(o).validateClients(), setting.Under("ocsp", o.OCSP.validate()))
+		err := errors.Join(o.validateNames(seen), c.with(o).validateClients(), setting.Under("ocsp", o.OCSP.validate()), setting.Under("staple", o.Staple.validate()))
 		if o.ClientAuth == "" {
 			err = errors.Join(err, setting.Problemf("client_auth", "is missing: say none, optional or required for these names"))
 		}
 		if (o.CertFile == "") != (o.KeyFile == "") {
 			err = errors.Join(err, setting.Problemf("cert_file", "and key_file belong together"))
+		}
+		if o.Staple.on() && o.CertFile == "" {
+			err = errors.Join(err, setting.Problemf("staple.mode", "has no effect without cert_file: the listener's certificate is shown"))
 		}
 		errs = append(errs, setting.Under(fmt.Sprintf("options[%d]", i), err))
 	}

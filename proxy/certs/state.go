@@ -22,7 +22,16 @@ type part struct {
 	config      *tls.Config // serves this part
 	certificate *tls.Certificate
 	notAfter    time.Time
+	staple      *stapler // nil: the certificate is shown alone
 	clients     *clients // nil: no client certificates
+}
+
+// shown returns the certificate that a handshake shows.
+func (p *part) shown() (*tls.Certificate, error) {
+	if p.staple == nil {
+		return p.certificate, nil
+	}
+	return p.staple.certificate()
 }
 
 func load(c Config, now func() time.Time) (*state, error) {
@@ -49,8 +58,8 @@ func loadPart(c Config, now func() time.Time) (*part, error) {
 	if p.notAfter, err = chainEnd(certificate); err != nil {
 		return nil, fmt.Errorf("read certificate %s: %w", c.CertFile, err)
 	}
-	if c.ClientCAFile == "" {
-		return p, nil
+	if p.staple, err = newStapler(c, certificate, now); err != nil || c.ClientCAFile == "" {
+		return p, err
 	}
 	p.clients, err = loadClients(c, now)
 	return p, err

@@ -3,9 +3,11 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,6 +29,10 @@ type Store struct {
 	base    *tls.Config // owns the session ticket keys, which Go renews daily
 	ocsp    []*statuses // by index of names; nil: no responder is asked
 	current atomic.Pointer[state]
+
+	reloading sync.Mutex
+	pending   atomic.Bool   // files were not taken for want of an answer to staple
+	changed   chan struct{} // tells Run of a new state
 }
 
 // New reads the files of c. It starts nothing.
@@ -43,7 +49,7 @@ func New(c Config, deps Deps) (*Store, error) {
 	if len(deps.NextProtos) == 0 {
 		deps.NextProtos = []string{"http/1.1"}
 	}
-	s := &Store{config: c, deps: deps, names: NewNames(c)}
+	s := &Store{config: c, deps: deps, names: NewNames(c), changed: make(chan struct{}, 1)}
 	for _, one := range c.all() {
 		asks, err := newStatuses(one.OCSP, deps)
 		if err != nil {
@@ -74,7 +80,7 @@ func (s *Store) newBase() *tls.Config {
 			return s.partOf(hello).config, nil
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.partOf(hello).certificate, nil
+			return s.partOf(hello).shown()
 		},
 	}
 }
@@ -104,7 +110,7 @@ func (s *Store) TLS() *tls.Config { return s.base }
 func (s *Store) Files() []string {
 	var files []string
 	for _, c := range s.config.all() {
-		for _, name := range append([]string{c.CertFile, c.KeyFile, c.ClientCAFile}, c.CRLFiles...) {
+		for _, name := range append([]string{c.CertFile, c.KeyFile, c.ClientCAFile, c.Staple.File, c.Staple.IssuerFile}, c.CRLFiles...) {
 			if name != "" && !slices.Contains(files, name) {
 				files = append(files, name)
 			}
@@ -115,12 +121,51 @@ func (s *Store) Files() []string {
 
 // Reload reads all files again and takes all of them into use, or none: on error
 // the state before stays. Connections that are open keep what they negotiated.
+//
+// A certificate that must be shown with an OCSP answer is in use once there is one;
+// Run tries again where there is none yet.
 func (s *Store) Reload(ctx context.Context) error {
+	defer func() {
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+	}()
+	return s.reload(ctx)
+}
+
+func (s *Store) reload(ctx context.Context) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.pending.Store(false)
 	st, err := load(s.config, s.deps.Now)
 	if err != nil {
 		return err
 	}
+	if err := s.handOver(ctx, st); err != nil {
+		s.pending.Store(true)
+		return err
+	}
 	s.use(ctx, st)
+	return nil
+}
+
+// handOver gives next the answers about certificates that it still has, and asks about
+// the others. Only where nothing would be shown without, that is an error.
+func (s *Store) handOver(ctx context.Context, next *state) error {
+	prev := s.current.Load()
+	for i, p := range next.parts {
+		if p.staple != nil && prev.parts[i].staple != nil {
+			p.staple.inherit(prev.parts[i].staple)
+		}
+	}
+	err := next.prime(ctx)
+	for i, p := range next.parts {
+		_, was := prev.parts[i].shown()
+		if _, will := p.shown(); will != nil && was == nil {
+			return errors.Join(will, err)
+		}
+	}
 	return nil
 }
 
@@ -129,9 +174,9 @@ func (s *Store) use(ctx context.Context, st *state) {
 	all := s.config.all()
 	for i, p := range st.parts {
 		p.config = s.base.Clone()
-		p.config.GetConfigForClient, p.config.GetCertificate = nil, nil
+		p.config.GetConfigForClient = nil
+		p.config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.shown() }
 		p.config.ClientAuth = all[i].clientAuth()
-		p.config.Certificates = []tls.Certificate{*p.certificate}
 		if p.clients != nil {
 			p.clients.ocsp = s.ocsp[i]
 			p.config.ClientCAs = p.clients.pool

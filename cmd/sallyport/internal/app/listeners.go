@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"reflect"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type socket struct {
 	port  *port
 	certs *certs.Store // nil without TLS
 	stop  func()       // nil: not serving
+	fresh func()       // stops what keeps the answers fresh that certs staples; nil: not running
 }
 
 // port is a listener whose TLS can change while it accepts: each connection gets
@@ -66,11 +68,12 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 	switch {
 	case c.TLS == nil:
 	case o != nil && reflect.DeepEqual(o.cfg.TLS, c.TLS):
-		s.certs = o.certs
+		s.certs, s.fresh = o.certs, o.fresh
 	default:
 		if s.certs, err = certs.New(*c.TLS, certs.Deps{Logger: a.logger}); err != nil {
 			return nil, err
 		}
+		a.primeStaples(ctx, c.Name, s.certs)
 	}
 	if o != nil && o.keeps(c) {
 		s.port, s.stop = o.port, o.stop
@@ -78,6 +81,16 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 	}
 	s.port, err = a.openPort(ctx, c, old)
 	return s, err
+}
+
+// primeStaples asks for the OCSP answers that are to be stapled before the first client
+// comes.
+func (a *App) primeStaples(ctx context.Context, listener string, store *certs.Store) {
+	ctx, cancel := context.WithTimeout(ctx, primeTimeout)
+	defer cancel()
+	if err := store.Prime(ctx); err != nil {
+		a.logger.WarnContext(ctx, "there is no OCSP answer yet for the server certificate", slog.String("listener", listener), slog.Any("error", err))
+	}
 }
 
 func (a *App) openPort(ctx context.Context, c config.Listener, old map[string]*socket) (*port, error) {
@@ -127,6 +140,9 @@ func closeNew(all, old map[string]*socket) error {
 func (a *App) serveSockets(g *generation) {
 	for name, s := range g.sockets {
 		s.port.tls.Store(s.certs)
+		if s.certs != nil && s.fresh == nil && s.certs.Staples() {
+			s.fresh = a.crew.start("OCSP answers of listener "+name, s.certs.Run)
+		}
 		if s.stop == nil {
 			s.stop = a.crew.start("listener "+name, func(ctx context.Context) error { return a.front.Serve(ctx, s.port, name) })
 		}
