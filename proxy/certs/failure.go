@@ -20,9 +20,9 @@ import (
 )
 
 var (
-	// ErrRevoked: the authority of a client's certificate has taken it back.
+	// ErrRevoked says that the authority of a client's certificate has taken it back.
 	ErrRevoked = errors.New("client certificate is revoked")
-	// ErrStatusUnknown: whether a client's certificate is revoked cannot be told, and
+	// ErrStatusUnknown says that it cannot be told whether a client's certificate is revoked, and
 	// the listener insists on knowing.
 	ErrStatusUnknown = errors.New("status of the client certificate is not known")
 )

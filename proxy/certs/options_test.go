@@ -182,7 +182,7 @@ func TestConnOptions(t *testing.T) {
 	client.ServerName = "Admin.Test"
 	here, there := net.Pipe()
 	defer func() { _ = here.Close() }()
-	go func() { _ = tls.Client(there, client).Handshake() }() //nolint:noctx // ends with the pipe
+	go func() { _ = tls.Client(there, client).Handshake() }()
 	conn := store.Server(here)
 	if err := conn.HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -113,11 +114,7 @@ func mustStaple(leaf *x509.Certificate) bool {
 		if _, err := asn1.Unmarshal(e.Value, &features); err != nil {
 			return true // it demands something, and this is all that there is
 		}
-		for _, f := range features {
-			if f == 5 {
-				return true
-			}
-		}
+		return slices.Contains(features, 5)
 	}
 	return false
 }

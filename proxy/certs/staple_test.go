@@ -238,7 +238,9 @@ func TestStapleRenewedCertificate(t *testing.T) {
 		}
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
 }
 
 // TestStapleFile: an answer that something else fetches.
