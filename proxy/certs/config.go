@@ -15,8 +15,8 @@ type Config struct {
 	CertFile string `yaml:"cert_file" sallyport:"path"`
 	// KeyFile holds the PEM private key that belongs to it, not encrypted.
 	KeyFile string `yaml:"key_file" sallyport:"path"`
-	// ClientCAFile holds the PEM certificates of the authorities that client
-	// certificates are verified with. The system's are never used.
+	// ClientCAFile holds the certificates of the authorities that client certificates are
+	// verified with: PEM, or a SPIFFE trust bundle (JSON). The system's are never used.
 	ClientCAFile string `yaml:"client_ca_file" sallyport:"path"`
 	// ClientAuth is none, optional (a client certificate is verified if there is
 	// one) or required; by default required with client_ca_file and none without.

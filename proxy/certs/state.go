@@ -96,14 +96,14 @@ func chainEnd(c *tls.Certificate) (time.Time, error) {
 	return end, nil
 }
 
-// loadAuthorities reads every certificate of a PEM file. Anything else in the
+// loadAuthorities reads every certificate of a PEM file, or of a trust bundle. Anything else in the
 // file is an error: a damaged authority must not pass unnoticed.
 func loadAuthorities(name string) ([]*x509.Certificate, []byte, error) {
 	data, err := os.ReadFile(name) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, nil, fmt.Errorf("read client CA: %w", err)
 	}
-	list, err := parseCertificates(data)
+	list, err := parseAuthorities(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read client CA %s: %w", name, err)
 	}
