@@ -48,6 +48,7 @@ type conn struct {
 	peerText string
 	tls      *tls.ConnectionState
 	tlsInfo  *authz.TLS
+	options  string // of TLS, by which the client was verified; empty: there is one set of them
 
 	exchange atomic.Pointer[upstream.Exchange] // under way, for the watcher
 	awaiting atomic.Int64                      // unix nanoseconds since when nothing of the client is read; 0: not now
@@ -106,15 +107,22 @@ func (c *conn) recoverPanic(ctx context.Context) {
 func (c *conn) open(ctx context.Context) bool {
 	limits := c.limits()
 	if t, ok := c.nc.(interface {
+		certs.Handshake
 		HandshakeContext(ctx context.Context) error
-		ConnectionState() tls.ConnectionState
 	}); ok {
-		if c.nc.SetDeadline(time.Now().Add(limits.HeaderTimeout)) != nil || t.HandshakeContext(ctx) != nil {
+		if c.nc.SetDeadline(time.Now().Add(limits.HeaderTimeout)) != nil {
+			return false
+		}
+		if err := t.HandshakeContext(ctx); err != nil {
+			c.s.handshakes.Add(ctx, c.listener, t, err)
 			return false
 		}
 		_ = c.nc.SetDeadline(time.Time{})
 		state := t.ConnectionState()
 		c.tls, c.tlsInfo = &state, certs.TLSOf(&state)
+		if o, ok := c.nc.(interface{ Options() string }); ok {
+			c.options = o.Options()
+		}
 	}
 	if tcp, ok := c.nc.RemoteAddr().(*net.TCPAddr); ok {
 		ap := tcp.AddrPort()

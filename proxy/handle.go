@@ -85,7 +85,7 @@ func (r *request) arrive() {
 	c := r.c
 	r.arrival = judge.Arrival{
 		Listener: &r.ln.judge, Method: r.head.Method, Target: r.head.Target, Protocol: r.head.Protocol,
-		Headers: r.head.Headers, Peer: c.peer, PeerText: c.peerText, TLS: c.tls, TLSInfo: c.tlsInfo,
+		Headers: r.head.Headers, Peer: c.peer, PeerText: c.peerText, TLS: c.tls, TLSInfo: c.tlsInfo, TLSOptions: c.options,
 		ContentLength: r.head.Length, Time: r.start,
 	}
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
 
@@ -59,9 +61,10 @@ func TestTLSListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	var in *authz.Input
+	metrics := meter.New()
 	g := startOn(t, tls.NewListener(ln, &tls.Config{
 		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12,
-	}), up.addr(), withDecider(func(i *authz.Input) (*authz.Decision, error) {
+	}), up.addr(), func(_ *Config, _ *Parts, d *Deps) { d.Metrics = metrics }, withDecider(func(i *authz.Input) (*authz.Decision, error) {
 		in = i
 		return &authz.Decision{Allow: i.Request.Path == "/"}, nil
 	}))
@@ -86,6 +89,9 @@ func TestTLSListener(t *testing.T) {
 	}
 	if plain := send(t, g.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); strings.Contains(plain, "200") {
 		t.Errorf("plain text on a TLS port: %q", plain)
+	}
+	if n := metertest.Counts(metrics)["sallyport.tls.handshake.failures listener=public,reason=not_tls"]; n != 1 {
+		t.Errorf("the failed handshake was counted %d times", n)
 	}
 }
 

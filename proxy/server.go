@@ -12,7 +12,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +25,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/meter"
+	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/problem"
 )
@@ -45,11 +45,12 @@ type Deps struct {
 
 // Server serves any number of listeners from one current snapshot.
 type Server struct {
-	logger   *slog.Logger
-	tracer   trace.Tracer
-	recorder Recorder
-	metrics  *instruments
-	linger   time.Duration // how long idle connections may still bring a request at shutdown
+	logger     *slog.Logger
+	tracer     trace.Tracer
+	recorder   Recorder
+	metrics    *instruments
+	handshakes *certs.Failures
+	linger     time.Duration // how long idle connections may still bring a request at shutdown
 
 	current atomic.Pointer[Snapshot]
 	closing atomic.Bool
@@ -77,7 +78,8 @@ func New(deps Deps) (*Server, error) {
 	}
 	return &Server{
 		logger: deps.Logger, tracer: deps.Tracer, recorder: deps.Recorder, metrics: newInstruments(deps.Metrics), linger: time.Second,
-		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
+		handshakes: certs.NewFailures(deps.Logger, deps.Metrics, nil),
+		listeners:  map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
 	}, nil
 }
 
@@ -183,7 +185,7 @@ func (s *Server) maxConnections(name string) int64 {
 
 // refuseConnection answers without reading. A TLS client only sees the end.
 func refuseConnection(nc net.Conn) {
-	if _, secure := nc.(*tls.Conn); !secure {
+	if _, secure := nc.(certs.Handshake); !secure {
 		_ = nc.SetDeadline(time.Now().Add(50 * time.Millisecond))
 		_, _ = nc.Write(unavailable())
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
@@ -34,6 +35,9 @@ type Parts struct {
 	// Outbound returns what gets the upstream's credentials for a route; nil, also
 	// for one route: none.
 	Outbound func(route.Config) (judge.Outbound, error)
+	// TLSOptions tell which TLS settings belong to which host, by listener; nil or none
+	// for a listener: all hosts have the same.
+	TLSOptions map[string]*certs.Names
 	// Gateway names the gateway in the input document; the listener is filled in.
 	Gateway authz.Gateway
 	// PolicyBodyBytes bounds how much of a body a policy may read; 0: 1 MiB.
@@ -104,7 +108,7 @@ func Build(cfg Config, parts Parts) (*Snapshot, error) {
 		Upstream:         func(name string) bool { return s.upstreams[name] != nil },
 	})
 	for _, l := range cfg.Listeners {
-		if s.listeners[l.Name], err = newListener(l, parts.Gateway, table); err != nil {
+		if s.listeners[l.Name], err = newListener(l, parts, table); err != nil {
 			return nil, err
 		}
 	}
@@ -161,10 +165,11 @@ func buildOutbound(table *route.Table, make func(route.Config) (judge.Outbound, 
 	return out, errors.Join(errs...)
 }
 
-func newListener(cfg ListenerConfig, gw authz.Gateway, table *route.Table) (*listener, error) {
+func newListener(cfg ListenerConfig, parts Parts, table *route.Table) (*listener, error) {
+	gw := parts.Gateway
 	gw.Listener = cfg.Name
 	l := &listener{cfg: cfg, limits: cfg.Limits}
-	l.judge = judge.Listener{PathParameters: cfg.AllowPathParameters, Gateway: &gw}
+	l.judge = judge.Listener{PathParameters: cfg.AllowPathParameters, Gateway: &gw, TLSOptions: parts.TLSOptions[cfg.Name]}
 	var err error
 	if l.judge.Trusted, err = prefixes(cfg.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("listener %s: %w", cfg.Name, err)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"syscall"
 	"time"
@@ -42,7 +41,7 @@ func (s *Server) watchClients(ctx context.Context, listener string) {
 
 // hungUp reports whether the peer has closed its side or reset the connection.
 func hungUp(nc net.Conn) bool {
-	if t, ok := nc.(*tls.Conn); ok {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
 		nc = t.NetConn()
 	}
 	if p, ok := nc.(interface{ Raw() net.Conn }); ok {

@@ -1,24 +1,20 @@
 package certs
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
 // clients verifies client certificates.
 type clients struct {
-	pool *x509.CertPool
-	// trust is a digest of the authorities and revocation lists. Sessions carry
-	// it, and are resumed only while it is the same.
-	trust [sha256.Size]byte
-	crls  *revocations // nil: there are no lists to look into
-	ocsp  *statuses    // nil: no responder is asked
+	pool  *x509.CertPool
+	trust [sha256.Size]byte // of the authorities and revocation lists
+	crls  *revocations      // nil: there are no lists to look into
+	ocsp  *statuses         // nil: no responder is asked
 	now   func() time.Time
 }
 
@@ -68,7 +64,7 @@ func (c *clients) verifyConnection(cs tls.ConnectionState) error {
 	if c.ocsp == nil {
 		return nil
 	}
-	return c.ocsp.check(cs.VerifiedChains[0])
+	return c.ocsp.check(cs.VerifiedChains[0], cs.OCSPResponse)
 }
 
 // verifyAgain verifies a chain that an earlier handshake verified, with today's
@@ -94,33 +90,4 @@ func (c *clients) outdated(now time.Time) []error {
 		return nil
 	}
 	return c.crls.outdated(now)
-}
-
-// wrapSession marks tickets with what the client was verified with.
-func (c *clients) wrapSession(keys *tls.Config) func(tls.ConnectionState, *tls.SessionState) ([]byte, error) {
-	return func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
-		if !c.trusted(ss) { // a resumed session brings its marks along
-			ss.Extra = append(ss.Extra, c.trust[:])
-		}
-		return keys.EncryptTicket(cs, ss)
-	}
-}
-
-// unwrapSession takes tickets of the same trust only. Others get a full
-// handshake, which asks for the certificate again.
-func (c *clients) unwrapSession(keys *tls.Config) func([]byte, tls.ConnectionState) (*tls.SessionState, error) {
-	return func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-		ss, err := keys.DecryptTicket(ticket, cs)
-		if err != nil || ss == nil {
-			return nil, err
-		}
-		if !c.trusted(ss) {
-			return nil, nil
-		}
-		return ss, nil
-	}
-}
-
-func (c *clients) trusted(ss *tls.SessionState) bool {
-	return slices.ContainsFunc(ss.Extra, func(mark []byte) bool { return bytes.Equal(mark, c.trust[:]) })
 }

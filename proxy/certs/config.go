@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"errors"
+	"slices"
 
 	"github.com/sallyport/sallyport/engine/setting"
 )
@@ -14,8 +15,8 @@ type Config struct {
 	CertFile string `yaml:"cert_file" sallyport:"path"`
 	// KeyFile holds the PEM private key that belongs to it, not encrypted.
 	KeyFile string `yaml:"key_file" sallyport:"path"`
-	// ClientCAFile holds the PEM certificates of the authorities that client
-	// certificates are verified with. The system's are never used.
+	// ClientCAFile holds the certificates of the authorities that client certificates are
+	// verified with: PEM, or a SPIFFE trust bundle (JSON). The system's are never used.
 	ClientCAFile string `yaml:"client_ca_file" sallyport:"path"`
 	// ClientAuth is none, optional (a client certificate is verified if there is
 	// one) or required; by default required with client_ca_file and none without.
@@ -29,6 +30,11 @@ type Config struct {
 	// OCSP asks the responder of the client's authority whether its certificate is
 	// revoked, in addition to crl_files.
 	OCSP OCSP `yaml:"ocsp"`
+	// Staple shows clients the OCSP answer about the server's certificate with it.
+	Staple Staple `yaml:"staple"`
+	// Options are settings for some server names. Names that are not listed, and clients
+	// that give none, have the settings above.
+	Options []Options `yaml:"options"`
 }
 
 // Values of client_auth.
@@ -50,7 +56,8 @@ func (c Config) Validate() error {
 	if _, ok := minVersion(c.MinVersion); !ok {
 		errs = append(errs, setting.Problemf("min_version", "%q is neither 1.2 nor 1.3", c.MinVersion))
 	}
-	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()))...)
+	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()),
+		setting.Under("staple", c.Staple.validate()), c.validateOptions())...)
 }
 
 func (c Config) validateClients() error {
@@ -77,7 +84,9 @@ func (c Config) validateClients() error {
 }
 
 // AsksForCertificates tells whether clients can show a certificate.
-func (c Config) AsksForCertificates() bool { return c.clientAuth() != tls.NoClientCert }
+func (c Config) AsksForCertificates() bool {
+	return slices.ContainsFunc(c.all(), func(one Config) bool { return one.clientAuth() != tls.NoClientCert })
+}
 
 func (c Config) clientAuth() tls.ClientAuthType {
 	switch {

@@ -169,13 +169,13 @@ func (r *revocations) checkChain(chain []*x509.Certificate, now time.Time) error
 func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
 	l := r.lists[authorityOf(issuer)]
 	if l == nil {
-		return fmt.Errorf("there is no revocation list of %q", issuer.Subject)
+		return fmt.Errorf("%w: there is no revocation list of %q", ErrStatusUnknown, issuer.Subject)
 	}
 	if err := l.current(now); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrStatusUnknown, err)
 	}
 	if l.revoked[string(cert.SerialNumber.Bytes())] {
-		return fmt.Errorf("certificate %x of %q is revoked", cert.SerialNumber, l.issuer)
+		return fmt.Errorf("%w: %x of %q is in the list", ErrRevoked, cert.SerialNumber, l.issuer)
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/setting"
-	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
 )
 
@@ -34,6 +33,11 @@ type OCSP struct {
 	// MaxCalls is how many questions may be under way at once, 16 by default. A handshake
 	// that finds no turn within the timeout has no answer.
 	MaxCalls int `yaml:"max_calls"`
+	// MaxStapleAge is how long after its thisUpdate an answer counts that the client
+	// staples to its certificate (TLS 1.3, RFC 8446 section 4.4.2.1); 1h by default. The
+	// responder is then not asked. A client can go on to staple what was said before its
+	// certificate was revoked.
+	MaxStapleAge time.Duration `yaml:"max_staple_age"`
 }
 
 // Values of ocsp.mode.
@@ -63,6 +67,9 @@ func (o OCSP) validate() error {
 	if o.MaxCalls < 0 || o.MaxCalls > 1<<12 {
 		errs = append(errs, setting.Problemf("max_calls", "%d is not between 0 and %d", o.MaxCalls, 1<<12))
 	}
+	if o.MaxStapleAge < 0 || o.MaxStapleAge > 7*24*time.Hour {
+		errs = append(errs, setting.Problemf("max_staple_age", "%s is not between 0s and 168h", o.MaxStapleAge))
+	}
 	return errors.Join(errs...)
 }
 
@@ -84,13 +91,12 @@ const (
 // statuses asks responders about certificates. It outlives the files: what a responder
 // said about a certificate does not depend on them.
 type statuses struct {
+	*asker
 	config  OCSP
-	client  *fetch.Client
-	slots   chan struct{}
 	flights singleflight.Group
 	known   *tokencache.Cache[certStatus]
-	now     func() time.Time
 	logger  *slog.Logger
+	lines   *lines
 }
 
 // certStatus is what is known of one certificate; err says why nothing is.
@@ -110,48 +116,63 @@ func newStatuses(c OCSP, deps Deps) (*statuses, error) {
 	if c.MaxCalls == 0 {
 		c.MaxCalls = ocspCalls
 	}
-	client, err := fetch.New(fetch.Config{Whose: "OCSP responder", Connections: c.MaxCalls})
+	if c.MaxStapleAge == 0 {
+		c.MaxStapleAge = ocspKeep
+	}
+	a, err := newAsker(c.ResponderURL, c.MaxCalls, deps.Now)
 	return &statuses{
-		config: c, client: client, slots: make(chan struct{}, c.MaxCalls), now: deps.Now, logger: deps.Logger,
-		known: tokencache.New[certStatus](ocspCertified, ocspBytes),
+		asker: a, config: c, logger: deps.Logger,
+		known: tokencache.New[certStatus](ocspCertified, ocspBytes), lines: newLines(),
 	}, err
 }
 
 // check refuses a client whose certificate is revoked. Its authorities' certificates
 // are not asked about: they are few, and in revocation lists. It may block for the
-// timeout, in the goroutine of one handshake.
-func (s *statuses) check(chain []*x509.Certificate) error {
+// timeout, in the goroutine of one handshake. Stapled is what the client sent along;
+// empty for nothing.
+func (s *statuses) check(chain []*x509.Certificate, stapled []byte) error {
 	if len(chain) < 2 {
 		return s.undecided(chain[0], errors.New("it is its own authority, and nobody can be asked"))
 	}
 	leaf, issuer := chain[0], chain[1]
-	st := s.statusOf(leaf, issuer)
+	st := s.statusOf(leaf, issuer, stapled)
 	switch {
 	case st.err != nil:
 		return s.undecided(leaf, st.err)
 	case st.status == ocsp.Good:
 		return nil
 	case st.status == ocsp.Revoked:
-		return fmt.Errorf("certificate %x of %q is revoked, its responder says", leaf.SerialNumber, leaf.Issuer)
+		return fmt.Errorf("%w: %x of %q, its responder says", ErrRevoked, leaf.SerialNumber, leaf.Issuer)
 	}
-	return fmt.Errorf("certificate %x of %q is not known to its responder", leaf.SerialNumber, leaf.Issuer)
+	return fmt.Errorf("%w: %x of %q is not one that its responder knows", ErrStatusUnknown, leaf.SerialNumber, leaf.Issuer)
 }
 
 // undecided is what becomes of a client whose status is not known.
 func (s *statuses) undecided(leaf *x509.Certificate, why error) error {
-	s.logger.Warn("the status of a client certificate is not known", slog.String("mode", s.config.Mode),
-		slog.String("serial", leaf.SerialNumber.Text(16)), slog.String("issuer", leaf.Issuer.String()), slog.Any("error", why))
+	if left, ok := s.lines.next(s.now()); ok {
+		s.logger.Warn("the status of a client certificate is not known", slog.String("mode", s.config.Mode),
+			slog.String("serial", clip(leaf.SerialNumber.Text(16))), slog.String("issuer", clip(leaf.Issuer.String())),
+			slog.Int64("not_logged", left), slog.Any("error", why))
+	}
 	if s.config.Mode == ocspSoft {
 		return nil
 	}
-	return fmt.Errorf("status of certificate %x of %q is not known: %w", leaf.SerialNumber, leaf.Issuer, why)
+	return fmt.Errorf("%w: %x of %q: %w", ErrStatusUnknown, leaf.SerialNumber, leaf.Issuer, why)
 }
 
-// statusOf looks into what is known, and asks once for all who wait.
-func (s *statuses) statusOf(leaf, issuer *x509.Certificate) certStatus {
+// statusOf looks into what is known and what is stapled, and asks once for all who
+// wait. What a responder has said to us comes before what the client picks.
+func (s *statuses) statusOf(leaf, issuer *x509.Certificate, stapled []byte) certStatus {
 	of, by := sha256.Sum256(leaf.Raw), authorityOf(issuer)
 	key := string(of[:]) + string(by[:])
-	if st, ok := s.known.Get(key, s.now()); ok {
+	st, found := s.known.Get(key, s.now())
+	if found && st.err == nil {
+		return st
+	}
+	if said, ok := s.stapled(leaf, issuer, stapled); ok {
+		return said
+	}
+	if found {
 		return st
 	}
 	v, _, _ := s.flights.Do(key, func() (any, error) { return s.find(key, leaf, issuer), nil })
@@ -160,6 +181,19 @@ func (s *statuses) statusOf(leaf, issuer *x509.Certificate) certStatus {
 		return certStatus{err: errors.New("there is no answer")}
 	}
 	return st
+}
+
+// stapled reads what the client sent along; false if it does not count, and others are
+// to be asked.
+func (s *statuses) stapled(leaf, issuer *x509.Certificate, data []byte) (certStatus, bool) {
+	if len(data) == 0 {
+		return certStatus{}, false
+	}
+	r, err := readOCSP(data, leaf, issuer, s.now())
+	if err != nil || r.Status == ocsp.Good && s.now().Sub(r.ThisUpdate) > s.config.MaxStapleAge {
+		return certStatus{}, false
+	}
+	return certStatus{status: r.Status}, true
 }
 
 // find asks and keeps the answer.

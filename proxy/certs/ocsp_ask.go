@@ -19,9 +19,22 @@ import (
 // stays under 4 KiB.
 const maxOCSP = 64 << 10
 
+// asker asks responders.
+type asker struct {
+	client *fetch.Client
+	url    string // who is asked; empty: whom the certificate names
+	slots  chan struct{}
+	now    func() time.Time
+}
+
+func newAsker(url string, calls int, now func() time.Time) (*asker, error) {
+	client, err := fetch.New(fetch.Config{Whose: "OCSP responder", Connections: calls})
+	return &asker{client: client, url: url, slots: make(chan struct{}, calls), now: now}, err
+}
+
 // ask gets an answer that can be relied on.
-func (s *statuses) ask(ctx context.Context, leaf, issuer *x509.Certificate) (*ocsp.Response, error) {
-	to := s.config.ResponderURL
+func (s *asker) ask(ctx context.Context, leaf, issuer *x509.Certificate) (*ocsp.Response, error) {
+	to := s.url
 	if to == "" {
 		if len(leaf.OCSPServer) == 0 {
 			return nil, errors.New("the certificate names no OCSP responder, and responder_url none for it")
@@ -42,18 +55,27 @@ func (s *statuses) ask(ctx context.Context, leaf, issuer *x509.Certificate) (*oc
 	if err != nil {
 		return nil, err
 	}
-	r, err := ocsp.ParseResponseForCert(data, leaf, issuer)
+	r, err := readOCSP(data, leaf, issuer, s.now())
 	if err != nil {
-		return nil, fmt.Errorf("answer of %s: %w", to, err)
-	}
-	if err := checkOCSP(r, issuer, s.now()); err != nil {
 		return nil, fmt.Errorf("answer of %s: %w", to, err)
 	}
 	return r, nil
 }
 
+// readOCSP reads an answer about leaf that can be relied on at now, whoever brought it.
+func readOCSP(data []byte, leaf, issuer *x509.Certificate, now time.Time) (*ocsp.Response, error) {
+	if len(data) > maxOCSP {
+		return nil, fmt.Errorf("larger than %d bytes", maxOCSP)
+	}
+	r, err := ocsp.ParseResponseForCert(data, leaf, issuer)
+	if err != nil {
+		return nil, err
+	}
+	return r, checkOCSP(r, issuer, now)
+}
+
 // post sends a question (RFC 6960 appendix A.1).
-func (s *statuses) post(ctx context.Context, to string, question []byte) ([]byte, error) {
+func (s *asker) post(ctx context.Context, to string, question []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(question))
 	if err != nil {
 		return nil, err

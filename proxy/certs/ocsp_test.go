@@ -289,17 +289,17 @@ func TestOCSPBulkhead(t *testing.T) {
 	}
 }
 
-// TestOpenSSLResponder asks the responder that comes with openssl.
-func TestOpenSSLResponder(t *testing.T) {
+// opensslResponder is the responder that comes with openssl, for certificates of ca that
+// are good and that are revoked.
+func opensslResponder(t *testing.T, ca *certstest.CA, good, revoked tls.Certificate) *httptest.Server {
+	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}
-	s := newSite(t)
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	good, revoked, unknown := s.clients.Issue(t, "good", nil), s.clients.Issue(t, "revoked", nil), s.clients.Issue(t, "unknown", nil)
-	certstest.Write(t, file("ca.pem"), s.clients.PEM())
-	certstest.WritePair(t, s.clients.Issue(t, "responder", signer), file("responder.pem"), file("responder.key"))
+	certstest.Write(t, file("ca.pem"), ca.PEM())
+	certstest.WritePair(t, ca.Issue(t, "responder", signer), file("responder.pem"), file("responder.key"))
 	const form = "060102150405Z"
 	end, before := time.Now().Add(time.Hour).UTC().Format(form), time.Now().Add(-time.Hour).UTC().Format(form)
 	serial := func(c tls.Certificate) string { // of an even number of digits
@@ -325,7 +325,15 @@ func TestOpenSSLResponder(t *testing.T) {
 		}
 		http.ServeFile(w, r, name+".answer")
 	}))
-	defer front.Close()
+	t.Cleanup(front.Close)
+	return front
+}
+
+// TestOpenSSLResponder asks the responder that comes with openssl.
+func TestOpenSSLResponder(t *testing.T) {
+	s := newSite(t)
+	good, revoked, unknown := s.clients.Issue(t, "good", nil), s.clients.Issue(t, "revoked", nil), s.clients.Issue(t, "unknown", nil)
+	front := opensslResponder(t, s.clients, good, revoked)
 	for _, mode := range []string{"hard", "soft"} {
 		s.config.OCSP = certs.OCSP{Mode: mode, ResponderURL: front.URL}
 		store := s.open(t)
@@ -346,10 +354,11 @@ func TestOCSPConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, change := range map[string]func(*certs.Config){
-		"ocsp.mode":          func(c *certs.Config) { c.OCSP.Mode = "on" },
-		"ocsp.responder_url": func(c *certs.Config) { c.OCSP.ResponderURL = "ocsp.example" },
-		"ocsp.timeout":       func(c *certs.Config) { c.OCSP.Timeout = time.Hour },
-		"ocsp.max_calls":     func(c *certs.Config) { c.OCSP.MaxCalls = -1 },
+		"ocsp.mode":           func(c *certs.Config) { c.OCSP.Mode = "on" },
+		"ocsp.responder_url":  func(c *certs.Config) { c.OCSP.ResponderURL = "ocsp.example" },
+		"ocsp.timeout":        func(c *certs.Config) { c.OCSP.Timeout = time.Hour },
+		"ocsp.max_staple_age": func(c *certs.Config) { c.OCSP.MaxStapleAge = -1 },
+		"ocsp.max_calls":      func(c *certs.Config) { c.OCSP.MaxCalls = -1 },
 	} {
 		c := good
 		change(&c)
@@ -360,5 +369,104 @@ func TestOCSPConfig(t *testing.T) {
 	good.ClientCAFile = ""
 	if problems := setting.Problems(good.Validate()); len(problems) != 1 || problems[0].Key != "ocsp.mode" {
 		t.Errorf("without client_ca_file: problems are %v", problems)
+	}
+}
+
+// TestOCSPStapled: what the client staples is checked like what a responder answers,
+// and saves the question only while it is young.
+func TestOCSPStapled(t *testing.T) {
+	s := newSite(t)
+	r := newResponder(t)
+	stranger := certstest.NewCA(t, "client CA")
+	r.say(func(w http.ResponseWriter, q *ocsp.Request) {
+		_, _ = w.Write(s.clients.SignOCSP(t, q.SerialNumber, nil, nil))
+	})
+	age := func(status int, this, next time.Duration) func(*ocsp.Response) {
+		return func(o *ocsp.Response) {
+			o.Status, o.ThisUpdate, o.NextUpdate, o.RevokedAt = status, time.Now().Add(-this), time.Now().Add(next), time.Now().Add(-this)
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		by    *certstest.CA
+		about *big.Int // nil: the client's certificate
+		fill  func(*ocsp.Response)
+		spoil bool
+		in    bool
+		asked int64
+	}{
+		{"good", s.clients, nil, age(ocsp.Good, time.Minute, time.Hour), false, true, 0},
+		{"revoked", s.clients, nil, age(ocsp.Revoked, time.Minute, time.Hour), false, false, 0},
+		{"revoked long ago", s.clients, nil, age(ocsp.Revoked, 48*time.Hour, time.Hour), false, false, 0},
+		{"unknown", s.clients, nil, age(ocsp.Unknown, time.Minute, time.Hour), false, false, 0},
+		{"good, old", s.clients, nil, age(ocsp.Good, 2*time.Hour, time.Hour), false, true, 1},
+		{"out of date", s.clients, nil, age(ocsp.Good, 30*time.Minute, -time.Minute), false, true, 1},
+		{"of tomorrow", s.clients, nil, age(ocsp.Good, -time.Hour, 2*time.Hour), false, true, 1},
+		{"by a stranger", stranger, nil, age(ocsp.Good, time.Minute, time.Hour), false, true, 1},
+		{"revoked, by a stranger", stranger, nil, age(ocsp.Revoked, time.Minute, time.Hour), false, true, 1},
+		{"about another", s.clients, big.NewInt(7), age(ocsp.Good, time.Minute, time.Hour), false, true, 1},
+		{"damaged", s.clients, nil, age(ocsp.Good, time.Minute, time.Hour), true, true, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s.config.OCSP = certs.OCSP{Mode: "hard"}
+			client := r.by(t, s.clients, "alice")
+			if tt.about == nil {
+				tt.about = client.Leaf.SerialNumber
+			}
+			client.OCSPStaple = tt.by.SignOCSP(t, tt.about, nil, tt.fill)
+			if tt.spoil {
+				client.OCSPStaple[len(client.OCSPStaple)-1] ^= 1
+			}
+			before := r.asked.Load()
+			_, err := handshake(t, s.open(t).TLS(), s.client(client))
+			if (err == nil) != tt.in || r.asked.Load()-before != tt.asked {
+				t.Errorf("%v after %d questions; want in %v and %d", err, r.asked.Load()-before, tt.in, tt.asked)
+			}
+			if tt.in {
+				return
+			}
+			s.config.OCSP.Mode = "soft"
+			if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err == nil {
+				t.Error("in with soft")
+			}
+		})
+	}
+}
+
+// TestOCSPStapledReplay: a client that was found revoked does not get in by what was
+// said before, also where no responder can be asked any more.
+func TestOCSPStapledReplay(t *testing.T) {
+	s := newSite(t)
+	r := newResponder(t)
+	client := r.by(t, s.clients, "alice")
+	good := s.clients.SignOCSP(t, client.Leaf.SerialNumber, nil, func(o *ocsp.Response) { o.ThisUpdate = time.Now().Add(-time.Minute) })
+	r.bytes(s.clients.SignOCSP(t, client.Leaf.SerialNumber, nil, func(o *ocsp.Response) {
+		o.Status, o.RevokedAt = ocsp.Revoked, time.Now().Add(-time.Minute)
+	}))
+	s.config.OCSP = certs.OCSP{Mode: "soft"}
+	store := s.open(t)
+	if _, err := handshake(t, store.TLS(), s.client(client)); err == nil {
+		t.Fatal("a revoked client is in")
+	}
+	r.Close()
+	client.OCSPStaple = good
+	if _, err := handshake(t, store.TLS(), s.client(client)); err == nil {
+		t.Error("the revoked client is in by an answer from before")
+	}
+	// Without one that says otherwise it counts, within its time.
+	at := time.Now()
+	s.config.OCSP = certs.OCSP{Mode: "hard", MaxStapleAge: 30 * time.Minute}
+	store, err := certs.New(s.config, certs.Deps{Now: func() time.Time { return at }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := s.client(client)
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	if _, err := handshake(t, store.TLS(), conf); err != nil {
+		t.Errorf("with a young staple: %v", err)
+	}
+	at = at.Add(31 * time.Minute)
+	if state, err := handshake(t, store.TLS(), conf); err == nil {
+		t.Errorf("with an old staple, resumed %v", state.DidResume)
 	}
 }

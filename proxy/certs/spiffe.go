@@ -37,6 +37,24 @@ func SPIFFEID(c *x509.Certificate) (string, error) {
 	return id, nil
 }
 
+// TrustDomain returns the trust domain of a SPIFFE ID as text, such as the subject of a
+// JWT-SVID. An ID has one spelling: what url.Parse would fold is malformed.
+func TrustDomain(id string) (string, error) {
+	u, err := url.Parse(id)
+	if err != nil || !strings.HasPrefix(id, "spiffe://") || u.String() != id {
+		return "", fmt.Errorf("%.128q is not a SPIFFE ID", id)
+	}
+	if err := checkSPIFFEID(u, id); err != nil {
+		return "", fmt.Errorf("SPIFFE ID %.128q: %w", id, err)
+	}
+	return u.Host, nil
+}
+
+// ValidTrustDomain reports whether name is the name of a trust domain (SPIFFE-ID section 2.1).
+func ValidTrustDomain(name string) bool {
+	return name != "" && len(name) <= maxTrustDomain && !strings.ContainsFunc(name, notTrustDomain)
+}
+
 func claimsSPIFFE(c *x509.Certificate) bool {
 	for _, u := range c.URIs {
 		if strings.EqualFold(u.Scheme, "spiffe") {

@@ -13,26 +13,56 @@ import (
 
 // state is what the files held at one time. It is immutable once in use.
 type state struct {
-	config      *tls.Config // serves this state
+	parts    []*part // by index of Names
+	notAfter time.Time
+}
+
+// part is what belongs to the server names with the same settings.
+type part struct {
+	config      *tls.Config // serves this part
 	certificate *tls.Certificate
 	notAfter    time.Time
+	staple      *stapler // nil: the certificate is shown alone
 	clients     *clients // nil: no client certificates
 }
 
+// shown returns the certificate that a handshake shows.
+func (p *part) shown() (*tls.Certificate, error) {
+	if p.staple == nil {
+		return p.certificate, nil
+	}
+	return p.staple.certificate()
+}
+
 func load(c Config, now func() time.Time) (*state, error) {
+	st := &state{}
+	for _, one := range c.all() {
+		p, err := loadPart(one, now)
+		if err != nil {
+			return nil, err
+		}
+		if st.notAfter.IsZero() || p.notAfter.Before(st.notAfter) {
+			st.notAfter = p.notAfter
+		}
+		st.parts = append(st.parts, p)
+	}
+	return st, nil
+}
+
+func loadPart(c Config, now func() time.Time) (*part, error) {
 	certificate, err := loadKeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, err
 	}
-	st := &state{certificate: certificate}
-	if st.notAfter, err = chainEnd(certificate); err != nil {
+	p := &part{certificate: certificate}
+	if p.notAfter, err = chainEnd(certificate); err != nil {
 		return nil, fmt.Errorf("read certificate %s: %w", c.CertFile, err)
 	}
-	if c.ClientCAFile == "" {
-		return st, nil
+	if p.staple, err = newStapler(c, certificate, now); err != nil || c.ClientCAFile == "" {
+		return p, err
 	}
-	st.clients, err = loadClients(c, now)
-	return st, err
+	p.clients, err = loadClients(c, now)
+	return p, err
 }
 
 func loadKeyPair(certFile, keyFile string) (*tls.Certificate, error) {
@@ -66,14 +96,14 @@ func chainEnd(c *tls.Certificate) (time.Time, error) {
 	return end, nil
 }
 
-// loadAuthorities reads every certificate of a PEM file. Anything else in the
+// loadAuthorities reads every certificate of a PEM file, or of a trust bundle. Anything else in the
 // file is an error: a damaged authority must not pass unnoticed.
 func loadAuthorities(name string) ([]*x509.Certificate, []byte, error) {
 	data, err := os.ReadFile(name) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, nil, fmt.Errorf("read client CA: %w", err)
 	}
-	list, err := parseCertificates(data)
+	list, err := parseAuthorities(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read client CA %s: %w", name, err)
 	}

@@ -3,7 +3,11 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,9 +25,14 @@ type Deps struct {
 type Store struct {
 	config  Config
 	deps    Deps
+	names   *Names      // nil: all server names have the same settings
 	base    *tls.Config // owns the session ticket keys, which Go renews daily
-	ocsp    *statuses   // nil: no responder is asked
+	ocsp    []*statuses // by index of names; nil: no responder is asked
 	current atomic.Pointer[state]
+
+	reloading sync.Mutex
+	pending   atomic.Bool   // files were not taken for want of an answer to staple
+	changed   chan struct{} // tells Run of a new state
 }
 
 // New reads the files of c. It starts nothing.
@@ -40,10 +49,13 @@ func New(c Config, deps Deps) (*Store, error) {
 	if len(deps.NextProtos) == 0 {
 		deps.NextProtos = []string{"http/1.1"}
 	}
-	s := &Store{config: c, deps: deps}
-	var err error
-	if s.ocsp, err = newStatuses(c.OCSP, deps); err != nil {
-		return nil, err
+	s := &Store{config: c, deps: deps, names: NewNames(c), changed: make(chan struct{}, 1)}
+	for _, one := range c.all() {
+		asks, err := newStatuses(one.OCSP, deps)
+		if err != nil {
+			return nil, err
+		}
+		s.ocsp = append(s.ocsp, asks)
 	}
 	st, err := load(c, deps.Now)
 	if err != nil {
@@ -64,13 +76,17 @@ func (s *Store) newBase() *tls.Config {
 		NextProtos:   s.deps.NextProtos,
 		Time:         s.deps.Now,
 		ClientAuth:   s.config.clientAuth(),
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return s.current.Load().config, nil
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			return s.partOf(hello).config, nil
 		},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.current.Load().certificate, nil
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.partOf(hello).shown()
 		},
 	}
+}
+
+func (s *Store) partOf(hello *tls.ClientHelloInfo) *part {
+	return s.current.Load().parts[s.names.index(strings.ToLower(hello.ServerName))]
 }
 
 // cipherSuites are those of TLS 1.2 with forward secrecy and authenticated
@@ -92,52 +108,103 @@ func (s *Store) TLS() *tls.Config { return s.base }
 
 // Files returns the files that Reload reads.
 func (s *Store) Files() []string {
-	files := []string{s.config.CertFile, s.config.KeyFile}
-	if s.config.ClientCAFile != "" {
-		files = append(files, s.config.ClientCAFile)
+	var files []string
+	for _, c := range s.config.all() {
+		for _, name := range append([]string{c.CertFile, c.KeyFile, c.ClientCAFile, c.Staple.File, c.Staple.IssuerFile}, c.CRLFiles...) {
+			if name != "" && !slices.Contains(files, name) {
+				files = append(files, name)
+			}
+		}
 	}
-	return append(files, s.config.CRLFiles...)
+	return files
 }
 
 // Reload reads all files again and takes all of them into use, or none: on error
 // the state before stays. Connections that are open keep what they negotiated.
+//
+// A certificate that must be shown with an OCSP answer is in use once there is one;
+// Run tries again where there is none yet.
 func (s *Store) Reload(ctx context.Context) error {
+	defer func() {
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+	}()
+	return s.reload(ctx)
+}
+
+func (s *Store) reload(ctx context.Context) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.pending.Store(false)
 	st, err := load(s.config, s.deps.Now)
 	if err != nil {
+		return err
+	}
+	if err := s.handOver(ctx, st); err != nil {
+		s.pending.Store(true)
 		return err
 	}
 	s.use(ctx, st)
 	return nil
 }
 
-// use is the point of no return: nothing fails from here.
-func (s *Store) use(ctx context.Context, st *state) {
-	st.config = s.base.Clone()
-	st.config.GetConfigForClient, st.config.GetCertificate = nil, nil
-	st.config.Certificates = []tls.Certificate{*st.certificate}
-	if st.clients != nil {
-		st.clients.ocsp = s.ocsp
-		st.config.ClientCAs = st.clients.pool
-		st.config.VerifyConnection = st.clients.verifyConnection
-		st.config.WrapSession = st.clients.wrapSession(s.base)
-		st.config.UnwrapSession = st.clients.unwrapSession(s.base)
+// handOver gives next the answers about certificates that it still has, and asks about
+// the others. Only where nothing would be shown without, that is an error.
+func (s *Store) handOver(ctx context.Context, next *state) error {
+	prev := s.current.Load()
+	for i, p := range next.parts {
+		if p.staple != nil && prev.parts[i].staple != nil {
+			p.staple.inherit(prev.parts[i].staple)
+		}
 	}
-	s.current.Store(st)
-	s.warn(ctx, st)
+	err := next.prime(ctx)
+	for i, p := range next.parts {
+		_, was := prev.parts[i].shown()
+		if _, will := p.shown(); will != nil && was == nil {
+			return errors.Join(will, err)
+		}
+	}
+	return nil
 }
 
-func (s *Store) warn(ctx context.Context, st *state) {
-	if end := st.notAfter; s.deps.Now().After(end) {
-		s.deps.Logger.WarnContext(ctx, "server certificate has expired",
-			slog.String("file", s.config.CertFile), slog.Time("not_after", end))
+// use is the point of no return: nothing fails from here.
+func (s *Store) use(ctx context.Context, st *state) {
+	all := s.config.all()
+	for i, p := range st.parts {
+		p.config = s.base.Clone()
+		p.config.GetConfigForClient = nil
+		p.config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.shown() }
+		p.config.ClientAuth = all[i].clientAuth()
+		if p.clients != nil {
+			p.clients.ocsp = s.ocsp[i]
+			p.config.ClientCAs = p.clients.pool
+			p.config.VerifyConnection = p.clients.verifyConnection
+		}
+		if p.clients != nil || s.names != nil {
+			ss := newSessions(s.base, all[i].clientsKey(), p.clients)
+			p.config.WrapSession, p.config.UnwrapSession = ss.wrap, ss.unwrap
+		}
 	}
-	if st.clients == nil {
+	s.current.Store(st)
+	for i, p := range st.parts {
+		s.warn(ctx, all[i], p)
+	}
+}
+
+func (s *Store) warn(ctx context.Context, c Config, p *part) {
+	if end := p.notAfter; s.deps.Now().After(end) {
+		s.deps.Logger.WarnContext(ctx, "server certificate has expired",
+			slog.String("file", c.CertFile), slog.Time("not_after", end))
+	}
+	if p.clients == nil {
 		return
 	}
-	for _, problem := range st.clients.outdated(s.deps.Now()) {
+	for _, problem := range p.clients.outdated(s.deps.Now()) {
 		s.deps.Logger.WarnContext(ctx, "clients are refused for want of a current revocation list", slog.Any("error", problem))
 	}
 }
 
-// NotAfter returns when the first certificate of the server's chain expires.
+// NotAfter returns when the first certificate of the server's chains expires.
 func (s *Store) NotAfter() time.Time { return s.current.Load().notAfter }

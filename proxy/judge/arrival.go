@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/certs"
 )
 
 // Listener is what judging depends on where a request arrived.
@@ -15,6 +16,8 @@ type Listener struct {
 	Trusted []netip.Prefix
 	// PathParameters lets paths have ";" (RFC 3986 section 3.3). Servers disagree on what it means.
 	PathParameters bool
+	// TLSOptions tell which TLS settings belong to a host; nil: all have the same.
+	TLSOptions *certs.Names
 	// Gateway is input.gateway, with the listener's name.
 	Gateway *authz.Gateway
 }
@@ -42,6 +45,7 @@ type Arrival struct {
 	PeerText      string
 	TLS           *tls.ConnectionState // nil without TLS
 	TLSInfo       *authz.TLS           // certs.TLSOf(TLS); nil: made from TLS
+	TLSOptions    string               // certs.Conn.Options of the connection
 	ContentLength int64                // bytes; negative when the client did not say
 	Body          authz.Body           // nil when there is none
 	Time          time.Time            // when the head had been read

@@ -39,9 +39,22 @@ func (j *Judge) checkShape(a *Arrival, s *shape) error {
 	if err := s.parseTarget(a.Target); err != nil {
 		return err
 	}
+	if err := checkOptions(a, s.host); err != nil {
+		return err
+	}
 	var err error
 	s.segments, err = checkPath(s.path, a.Listener.PathParameters, s.room[:])
 	return err
+}
+
+// checkOptions refuses a request for a host whose client certificates are verified by
+// other settings than those of the connection: the name that the client gave in the
+// handshake chose them, and nothing obliges it to ask for that host (RFC 9110 section 7.4).
+func checkOptions(a *Arrival, host string) error {
+	if n := a.Listener.TLSOptions; n != nil && n.Of(host) != a.TLSOptions {
+		return fmt.Errorf("host %q has other TLS options than the connection: %w", clip(host), problem.ErrMisdirected)
+	}
+	return nil
 }
 
 func (j *Judge) checkMethod(method string) error {

@@ -23,6 +23,8 @@ var (
 	ErrMalformed = errors.New("malformed request")
 	// ErrAmbiguous: the request is legal but two readers may see two requests.
 	ErrAmbiguous = errors.New("ambiguous request")
+	// ErrMisdirected: the request is for another host than the connection (RFC 9110 section 15.5.20).
+	ErrMisdirected = errors.New("misdirected request")
 	// ErrVersion: neither HTTP/1.1 nor HTTP/1.0.
 	ErrVersion = errors.New("unsupported protocol version")
 	// ErrExpectation: an Expect other than 100-continue (RFC 9110 section 10.1.1).
@@ -67,6 +69,7 @@ var classes = []struct {
 }{
 	{ErrAmbiguous, Problem{http.StatusBadRequest, "The request is ambiguous.", 0}},
 	{ErrMalformed, Problem{http.StatusBadRequest, "The request is malformed.", 0}},
+	{ErrMisdirected, Problem{http.StatusMisdirectedRequest, "The connection is for another host.", 0}},
 	{ErrVersion, Problem{http.StatusHTTPVersionNotSupported, "The protocol version is not supported.", 0}},
 	{ErrExpectation, Problem{http.StatusExpectationFailed, "The expectation is not supported.", 0}},
 	{ErrRequestTimeout, Problem{http.StatusRequestTimeout, "The request was not received in time.", 0}},

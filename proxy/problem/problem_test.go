@@ -20,6 +20,7 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 	}{
 		{ErrMalformed, 400, false},
 		{ErrAmbiguous, 400, false},
+		{ErrMisdirected, 421, false},
 		{ErrVersion, 505, false},
 		{ErrExpectation, 417, false},
 		{ErrRequestTimeout, 408, false},

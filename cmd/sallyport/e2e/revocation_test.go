@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -97,6 +98,79 @@ decision := {"allow": input.identity.kind == "mtls"}
 			}
 		}
 	}
+	page := metrics(t, s.admin)
+	for reason, n := range map[string]int{"revoked": 6, "expired": 3, "unknown_authority": 3, "status_unknown": 3} { // curl and two versions of openssl each
+		if want := fmt.Sprintf(`sallyport_tls_handshake_failures_total{listener="public",reason=%q} %d`, reason, n); !strings.Contains(page, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if !strings.Contains(s.gateway.stderr.String(), `"reason":"revoked"`) {
+		t.Error("the log says nothing of the revoked certificate")
+	}
+}
+
+// TestStapling looks with openssl at the OCSP answer that the gateway staples: fetched
+// before the first client, renewed in the background, for a renewed certificate too.
+func TestStapling(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed")
+	}
+	ca := certstest.NewCA(t, "servers")
+	var asked atomic.Int64
+	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		q, err := ocsp.ParseRequest(body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		asked.Add(1)
+		_, _ = w.Write(ca.SignOCSP(t, q.SerialNumber, nil, func(o *ocsp.Response) {
+			o.ThisUpdate, o.NextUpdate = time.Now(), time.Now().Add(3*time.Second)
+		}))
+	}))
+	t.Cleanup(responder.Close)
+	s := newSite(t, paths)
+	certstest.Write(t, s.file("ca.pem"), ca.PEM())
+	renew := func() string {
+		c := ca.Issue(t, "gateway", func(c *x509.Certificate) { c.OCSPServer = []string{responder.URL} })
+		certstest.WritePair(t, c, s.file("server.pem"), s.file("server.key"))
+		return strings.ToUpper(c.Leaf.SerialNumber.Text(16))
+	}
+	serial := renew()
+	write(t, s.file("sallyport.yaml"), strings.Replace(s.config(0, fromPaths), "key_file: server.key", "key_file: server.key, staple: {mode: hard, issuer_file: ca.pem}", 1))
+	s.start(t)
+	look := func() string {
+		out, _ := tool(t, "openssl", "s_client", "-connect", s.addr, "-status", "-CAfile", s.file("ca.pem"))
+		return out
+	}
+	good := func(out string) bool {
+		return strings.Contains(out, "Cert Status: good") && strings.Contains(out, "Serial Number: "+strings.Repeat("0", len(serial)%2)+serial)
+	}
+	if out := look(); !good(out) {
+		t.Errorf("at the start: %.2000s", out)
+	}
+	eventually(t, 10*time.Second, "the answer is renewed", func() bool { return asked.Load() >= 4 })
+	if out := look(); !good(out) {
+		t.Errorf("after renewal: %.2000s", out)
+	}
+	serial = renew()
+	eventually(t, effect, "the new certificate is shown with its answer", func() bool { return good(look()) })
+}
+
+// metrics returns the page for Prometheus.
+func metrics(t *testing.T, admin string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
 }
 
 // tool runs a command that talks to the gateway, with a request as its input.

@@ -15,19 +15,26 @@ import (
 
 // rules are the claims checks of one Config.
 type rules struct {
-	name      string // of the authenticator
-	issuer    string
-	audiences []string
-	types     []string // lower case, without "application/"
-	leeway    time.Duration
-	required  map[string][]string
-	scopes    []string // claims that hold them
-	idTokens  bool
-	use       Use
+	name   string // of the authenticator
+	issuer string
+	// trustDomain is that of SVIDs; empty for other tokens. Issuer is then looked at only
+	// with checkIssuer.
+	trustDomain string
+	checkIssuer bool
+	audiences   []string
+	types       []string // lower case, without "application/"
+	leeway      time.Duration
+	required    map[string][]string
+	scopes      []string // claims that hold them
+	idTokens    bool
+	use         Use
 }
 
 func newRules(name string, c Config) *rules {
 	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims, idTokens: c.AcceptIDTokens}
+	if r.trustDomain, r.checkIssuer = c.TrustDomain, c.Issuer != ""; c.Issuer == "" {
+		r.issuer = "spiffe://" + c.TrustDomain
+	}
 	for _, t := range c.TokenTypes {
 		r.types = append(r.types, mediaType(t))
 	}

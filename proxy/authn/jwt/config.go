@@ -22,6 +22,11 @@ type Config struct {
 	// jwks_url nor jwks_file it is also where the key set is discovered
 	// (OpenID Connect Discovery 1.0 section 4).
 	Issuer string `yaml:"issuer"`
+	// TrustDomain makes the tokens JWT-SVIDs of this SPIFFE trust domain, whose trust bundle
+	// is in jwks_file or at jwks_url: sub is a SPIFFE ID of the domain, the keys are those
+	// for jwt-svid, algorithms are of the families RS, ES and PS, typ is JWT, JOSE or absent,
+	// and iss is looked at only if issuer is set.
+	TrustDomain string `yaml:"trust_domain"`
 	// Audiences are the values one of which must be in the aud claim.
 	Audiences []string `yaml:"audiences"`
 	// JWKSURL is where the issuer's key set is fetched.
@@ -121,6 +126,9 @@ func (c Config) filled() Config {
 	if c.TokenTypes == nil {
 		c.TokenTypes = d.TokenTypes
 	}
+	if c.TrustDomain != "" {
+		c = c.filledSVID(d)
+	}
 	if c.ScopeClaims == nil {
 		c.ScopeClaims = d.ScopeClaims
 	}
@@ -160,7 +168,7 @@ func (c *Config) Insecure() map[string]string {
 func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
-		c.validateIssuer(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
+		c.validateIssuer(), c.validateSVID(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
 		c.validateRequiredClaims(), c.validateLimits(), c.validateRealm(),
 		setting.Under("dpop", c.DPoP.Validate()), setting.Under("split_token", c.SplitToken.Validate()),
 	)
@@ -168,6 +176,8 @@ func (c Config) Validate() error {
 
 func (c Config) validateIssuer() error {
 	switch {
+	case c.Issuer == "" && c.TrustDomain != "":
+		return nil
 	case c.Issuer == "":
 		return setting.Problemf("issuer", "is missing: it chooses whose keys a token is checked with")
 	case c.discovers():
@@ -180,7 +190,7 @@ func (c Config) validateIssuer() error {
 
 // sameSource reports whether the key sets of c and o come from the same place.
 func (c Config) sameSource(o Config) bool {
-	return c.Issuer == o.Issuer && c.JWKSURL == o.JWKSURL && c.JWKSFile == o.JWKSFile &&
+	return c.Issuer == o.Issuer && c.TrustDomain == o.TrustDomain && c.JWKSURL == o.JWKSURL && c.JWKSFile == o.JWKSFile &&
 		c.JWKSTokenFile == o.JWKSTokenFile && c.CAFile == o.CAFile && c.InsecureHTTP == o.InsecureHTTP
 }
 

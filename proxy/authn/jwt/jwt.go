@@ -98,7 +98,7 @@ func newKeyring(name string, c Config, deps Deps) (*keyring, error) {
 		return nil, err
 	}
 	r := &keyring{
-		secrets: c.JWKSFile != "", remote: c.JWKSFile == "", interval: c.RefreshInterval,
+		secrets: c.JWKSFile != "", bundle: c.TrustDomain != "", remote: c.JWKSFile == "", interval: c.RefreshInterval,
 		now: deps.Now, logger: deps.Logger, fetches: fetches,
 		wake:    make(chan struct{}, 1),
 		demand:  rate.NewLimiter(rate.Every(demandInterval), demandBurst),
@@ -253,13 +253,11 @@ func (a *Authenticator) read(token, text string) (*compact, map[string]any, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w: claims: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	iss, ok := claims["iss"].(string)
-	switch {
-	case !ok:
-		return nil, nil, fmt.Errorf("%w: iss is missing or not a string", authn.ErrInvalid)
-	case iss != a.rules.issuer:
+	if err = a.rules.own(claims); errors.Is(err, authn.ErrForeign) {
 		a.foreign.add(token, a.cache.hash(token))
-		return nil, nil, fmt.Errorf("%w: %w %.64q", authn.ErrForeign, authn.ErrIssuer, iss)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	return t, claims, nil
 }

@@ -33,6 +33,7 @@ const (
 type keyring struct {
 	load     func(context.Context) ([]byte, error)
 	secrets  bool // the set may hold shared secrets
+	bundle   bool // the set is a SPIFFE trust bundle
 	interval time.Duration
 	remote   bool // worth asking again: not a file
 	now      func() time.Time
@@ -175,7 +176,11 @@ func (r *keyring) fetch(ctx context.Context) error {
 	done := r.begin()
 	data, err := r.load(ctx)
 	var set *keySet
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.bundle:
+		set, err = parseBundle(data)
+	default:
 		set, err = parseKeySet(data, r.secrets)
 	}
 	if err == nil {

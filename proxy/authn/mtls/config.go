@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/certs"
 )
 
 // Config says which of the certificates that the listener's authorities issued
@@ -18,6 +19,15 @@ type Config struct {
 	// AllowedSubjects are distinguished names in RFC 2253 form or common names,
 	// compared exactly, for certificates without alternative names.
 	AllowedSubjects []string `yaml:"allowed_subjects"`
+	// TrustDomain lets in X.509-SVIDs of this SPIFFE trust domain alone: exactly one URI,
+	// which is an ID of the domain, in a certificate for digital signatures that signs no
+	// others. Without allowed_sans every ID of the domain may enter.
+	TrustDomain string `yaml:"trust_domain"`
+	// TrustBundleFile holds the authorities of the trust domain, PEM or a SPIFFE trust
+	// bundle (JSON), with which the certificate is verified again: an authority that the
+	// listener trusts for another domain cannot speak for this one. It is watched, and counts
+	// for open connections too.
+	TrustBundleFile string `yaml:"trust_bundle_file" sallyport:"path"`
 	// Forwarded takes the client's certificate from a header that a proxy in front of
 	// the gateway sets. The connection's own certificate, which is the proxy's, is then
 	// never taken for the client's.
@@ -49,7 +59,28 @@ const (
 // Validate reports everything wrong with c.
 func (c Config) Validate() error {
 	_, err := c.parse()
-	return errors.Join(err, c.validateForwarded())
+	return errors.Join(err, c.validateForwarded(), c.validateSVID())
+}
+
+func (c Config) validateSVID() error {
+	var errs []error
+	if c.TrustDomain != "" && !certs.ValidTrustDomain(c.TrustDomain) {
+		errs = append(errs, setting.Problemf("trust_domain", "%q is not the name of a trust domain such as example.org, without spiffe://", c.TrustDomain))
+	}
+	if c.TrustBundleFile != "" && c.TrustDomain == "" {
+		errs = append(errs, setting.Problemf("trust_bundle_file", "needs trust_domain: it says whose authorities these are"))
+	}
+	if c.TrustDomain != "" && len(c.AllowedSubjects) > 0 {
+		errs = append(errs, setting.Problemf("allowed_subjects", "has no effect with trust_domain: the name of an SVID is its SPIFFE ID"))
+	}
+	switch {
+	case c.Forwarded == nil:
+	case c.TrustBundleFile != "":
+		errs = append(errs, setting.Problemf("trust_bundle_file", "has no effect on forwarded certificates; forwarded.client_ca_file can be a trust bundle too"))
+	case c.TrustDomain != "" && c.Forwarded.ClientCAFile == "":
+		errs = append(errs, setting.Problemf("trust_domain", "needs forwarded.client_ca_file: an SVID is a whole certificate"))
+	}
+	return errors.Join(errs...)
 }
 
 func (c Config) validateForwarded() error {
@@ -80,7 +111,11 @@ func (c Config) parse() ([]pattern, error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
-	if len(c.AllowedSANs)+len(c.AllowedSubjects) == 0 {
+	switch {
+	case len(c.AllowedSANs)+len(c.AllowedSubjects) > 0:
+	case c.TrustDomain != "":
+		patterns = []pattern{{anything: true}}
+	default:
 		errs = append(errs, setting.Problemf("allowed_sans", `is missing; "**" is every certificate that the listener's authorities issued`))
 	}
 	if slices.Contains(c.AllowedSubjects, "") {

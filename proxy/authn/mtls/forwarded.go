@@ -67,17 +67,21 @@ func (f *forwarded) reload() error {
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	if a.forwarded == nil || a.forwarded.config.ClientCAFile == "" {
-		return nil
+	var files []string
+	if a.config.TrustBundleFile != "" {
+		files = append(files, a.config.TrustBundleFile)
 	}
-	return []string{a.forwarded.config.ClientCAFile}
+	if a.forwarded != nil && a.forwarded.config.ClientCAFile != "" {
+		files = append(files, a.forwarded.config.ClientCAFile)
+	}
+	return files
 }
 
-// Reload reads the authorities of forwarded certificates again. On error those before
-// stay.
+// Reload reads the trust bundle, and the authorities of forwarded certificates, again.
+// On error those before stay.
 func (a *Authenticator) Reload(context.Context) error {
 	if a.forwarded == nil {
-		return nil
+		return a.readBundle()
 	}
 	return a.forwarded.reload()
 }

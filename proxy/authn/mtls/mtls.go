@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
@@ -27,9 +28,10 @@ const Kind = "mtls"
 // concurrent use.
 type Authenticator struct {
 	name     string
+	config   Config
 	patterns []pattern
 	subjects map[string]bool
-	recent   *recent
+	current  atomic.Pointer[generation]
 
 	forwarded *forwarded // nil: the connection's own certificate counts
 }
@@ -43,9 +45,12 @@ func New(name string, c Config) (*Authenticator, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authenticator{name: name, patterns: patterns, subjects: make(map[string]bool), recent: newRecent()}
+	a := &Authenticator{name: name, config: c, patterns: patterns, subjects: make(map[string]bool)}
 	for _, s := range c.AllowedSubjects {
 		a.subjects[s] = true
+	}
+	if err := a.readBundle(); err != nil {
+		return nil, err
 	}
 	if c.Forwarded != nil {
 		a.forwarded, err = newForwarded(*c.Forwarded)
@@ -66,14 +71,15 @@ func (a *Authenticator) Authenticate(_ context.Context, r *authn.Request) (*auth
 	if err := checkTime(leaf, r.Now); err != nil {
 		return nil, err
 	}
-	if id := a.recent.get(leaf); id != nil {
+	g := a.current.Load()
+	if id := g.recent.get(leaf, r.Now); id != nil {
 		return id, nil
 	}
-	id, err := a.identify(leaf)
+	id, until, err := a.identifyOn(g, leaf, r.TLS.PeerCertificates[1:], r.Now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	a.recent.put(leaf, id)
+	g.recent.put(leaf, id, until)
 	return id, nil
 }
 
@@ -102,8 +108,13 @@ func checkTime(leaf *x509.Certificate, now time.Time) error {
 // name that may enter, else by its common name.
 func (a *Authenticator) identify(leaf *x509.Certificate) (*authz.Identity, error) {
 	spiffe, err := certs.SPIFFEID(leaf)
-	if err != nil && !errors.Is(err, certs.ErrNoSPIFFEID) {
+	if err != nil && (a.config.TrustDomain != "" || !errors.Is(err, certs.ErrNoSPIFFEID)) {
 		return nil, err
+	}
+	if a.config.TrustDomain != "" {
+		if err := a.checkSVID(leaf, spiffe); err != nil {
+			return nil, err
+		}
 	}
 	name, ok := a.allowedName(leaf)
 	if !ok {

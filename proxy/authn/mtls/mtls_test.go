@@ -162,8 +162,8 @@ func TestIdentityIsSharedWithoutAllocation(t *testing.T) {
 func TestRecentCompares(t *testing.T) {
 	ca, r := certstest.NewCA(t, "CA"), newRecent()
 	alice, bob := ca.Issue(t, "alice", nil).Leaf, ca.Issue(t, "bob", nil).Leaf
-	r.slot(alice).Store(&known{leaf: bob, identity: &authz.Identity{Subject: "bob"}})
-	if id := r.get(alice); id != nil {
+	r.slot(alice).Store(&known{leaf: bob, identity: &authz.Identity{Subject: "bob"}, until: bob.NotAfter})
+	if id := r.get(alice, time.Now()); id != nil {
 		t.Errorf("alice is taken for %s", id.Subject)
 	}
 }

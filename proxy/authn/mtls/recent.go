@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"hash/maphash"
 	"sync/atomic"
+	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 )
@@ -22,6 +23,7 @@ type recent struct {
 type known struct {
 	leaf     *x509.Certificate
 	identity *authz.Identity
+	until    time.Time
 }
 
 func newRecent() *recent { return &recent{seed: maphash.MakeSeed()} }
@@ -30,14 +32,14 @@ func (r *recent) slot(leaf *x509.Certificate) *atomic.Pointer[known] {
 	return &r.slots[maphash.Comparable(r.seed, leaf)%recentSlots]
 }
 
-func (r *recent) get(leaf *x509.Certificate) *authz.Identity {
+func (r *recent) get(leaf *x509.Certificate, now time.Time) *authz.Identity {
 	k := r.slot(leaf).Load()
-	if k == nil || k.leaf != leaf {
+	if k == nil || k.leaf != leaf || now.After(k.until) {
 		return nil
 	}
 	return k.identity
 }
 
-func (r *recent) put(leaf *x509.Certificate, id *authz.Identity) {
-	r.slot(leaf).Store(&known{leaf: leaf, identity: id})
+func (r *recent) put(leaf *x509.Certificate, id *authz.Identity, until time.Time) {
+	r.slot(leaf).Store(&known{leaf: leaf, identity: id, until: until})
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -168,6 +169,21 @@ func (ca *CA) SignOCSP(t testing.TB, about *big.Int, by *tls.Certificate, change
 // PEM returns the authority's certificate.
 func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate.Raw})
+}
+
+// TrustBundle returns the SPIFFE trust bundle of authorities: a JWK set whose keys are for
+// x509-svid, and one for jwt-svid, which has no certificate.
+func TrustBundle(t testing.TB, authorities ...*CA) []byte {
+	t.Helper()
+	keys := []any{map[string]any{"kty": "EC", "crv": "P-256", "use": "jwt-svid", "kid": "token", "x": "AA", "y": "AA"}}
+	for _, ca := range authorities {
+		keys = append(keys, map[string]any{"kty": "EC", "crv": "P-256", "use": "x509-svid", "x5c": [][]byte{ca.Certificate.Raw}})
+	}
+	data, err := json.Marshal(map[string]any{"keys": keys, "spiffe_sequence": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // WritePair writes the certificate chain and the private key of c.

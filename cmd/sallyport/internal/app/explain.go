@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/exit"
@@ -75,6 +76,9 @@ func (p Probe) arrival(l *judge.Listener) (*judge.Arrival, error) {
 	}
 	if u.Scheme == "https" {
 		a.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: u.Hostname()}
+	}
+	if l.TLSOptions != nil { // as a connection for this host has them
+		a.TLSOptions = l.TLSOptions.Of(strings.ToLower(u.Hostname()))
 	}
 	if p.Body != nil {
 		a.Body, a.ContentLength = body(p.Body), int64(len(p.Body))

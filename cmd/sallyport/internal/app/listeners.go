@@ -2,9 +2,9 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"reflect"
 	"sync/atomic"
@@ -21,20 +21,21 @@ type socket struct {
 	port  *port
 	certs *certs.Store // nil without TLS
 	stop  func()       // nil: not serving
+	fresh func()       // stops what keeps the answers fresh that certs staples; nil: not running
 }
 
 // port is a listener whose TLS can change while it accepts: each connection gets
 // what is configured when it comes.
 type port struct {
 	net.Listener
-	tls atomic.Pointer[tls.Config] // nil: no TLS
+	tls atomic.Pointer[certs.Store] // nil: no TLS
 }
 
 // Accept waits for the next connection.
 func (p *port) Accept() (net.Conn, error) {
 	c, err := p.Listener.Accept()
-	if conf := p.tls.Load(); err == nil && conf != nil {
-		return tls.Server(c, conf), nil
+	if store := p.tls.Load(); err == nil && store != nil {
+		return store.Server(c), nil
 	}
 	return c, err
 }
@@ -67,11 +68,12 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 	switch {
 	case c.TLS == nil:
 	case o != nil && reflect.DeepEqual(o.cfg.TLS, c.TLS):
-		s.certs = o.certs
+		s.certs, s.fresh = o.certs, o.fresh
 	default:
 		if s.certs, err = certs.New(*c.TLS, certs.Deps{Logger: a.logger}); err != nil {
 			return nil, err
 		}
+		a.primeStaples(ctx, c.Name, s.certs)
 	}
 	if o != nil && o.keeps(c) {
 		s.port, s.stop = o.port, o.stop
@@ -79,6 +81,16 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 	}
 	s.port, err = a.openPort(ctx, c, old)
 	return s, err
+}
+
+// primeStaples asks for the OCSP answers that are to be stapled before the first client
+// comes.
+func (a *App) primeStaples(ctx context.Context, listener string, store *certs.Store) {
+	ctx, cancel := context.WithTimeout(ctx, primeTimeout)
+	defer cancel()
+	if err := store.Prime(ctx); err != nil {
+		a.logger.WarnContext(ctx, "there is no OCSP answer yet for the server certificate", slog.String("listener", listener), slog.Any("error", err))
+	}
 }
 
 func (a *App) openPort(ctx context.Context, c config.Listener, old map[string]*socket) (*port, error) {
@@ -101,6 +113,17 @@ func (a *App) listen(ctx context.Context, address string) (net.Listener, error) 
 	return new(net.ListenConfig).Listen(ctx, "tcp", address)
 }
 
+// tlsOptions tells which TLS settings belong to which host, by listener.
+func tlsOptions(cfg *config.Config) map[string]*certs.Names {
+	out := map[string]*certs.Names{}
+	for _, l := range cfg.Listeners {
+		if l.TLS != nil {
+			out[l.Name] = certs.NewNames(*l.TLS)
+		}
+	}
+	return out
+}
+
 // closeNew closes the ports of all that are not of old.
 func closeNew(all, old map[string]*socket) error {
 	var errs []error
@@ -116,10 +139,9 @@ func closeNew(all, old map[string]*socket) error {
 // not served yet.
 func (a *App) serveSockets(g *generation) {
 	for name, s := range g.sockets {
-		if s.certs != nil {
-			s.port.tls.Store(s.certs.TLS())
-		} else {
-			s.port.tls.Store(nil)
+		s.port.tls.Store(s.certs)
+		if s.certs != nil && s.fresh == nil && s.certs.Staples() {
+			s.fresh = a.crew.start("OCSP answers of listener "+name, s.certs.Run)
 		}
 		if s.stop == nil {
 			s.stop = a.crew.start("listener "+name, func(ctx context.Context) error { return a.front.Serve(ctx, s.port, name) })

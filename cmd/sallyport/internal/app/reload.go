@@ -118,8 +118,12 @@ func (a *App) startAuthenticators(g *generation) {
 // them, not what they decide with.
 func (a *App) retire(old, next *generation) {
 	for name, s := range old.sockets {
-		if n := next.sockets[name]; n == nil || n.port != s.port {
+		n := next.sockets[name]
+		if n == nil || n.port != s.port {
 			s.stop()
+		}
+		if s.fresh != nil && (n == nil || n.certs != s.certs) {
+			s.fresh()
 		}
 	}
 	for name, x := range old.authenticators {

@@ -79,7 +79,8 @@ type keySetPage struct {
 }
 
 type certificateOf struct {
-	NotAfter time.Time `json:"not_after"`
+	NotAfter     time.Time `json:"not_after"`
+	StapledUntil time.Time `json:"stapled_until,omitzero"` // the OCSP answer that is shown with it
 }
 
 func (a *App) statusPage() any {
@@ -96,7 +97,7 @@ func (a *App) statusPage() any {
 	}
 	for name, s := range g.sockets {
 		if s.certs != nil {
-			out.Certificates[name] = certificateOf{NotAfter: s.certs.NotAfter()}
+			out.Certificates[name] = certificateOf{NotAfter: s.certs.NotAfter(), StapledUntil: s.certs.StapledUntil()}
 		}
 	}
 	return out

@@ -35,7 +35,7 @@ In section names, ` + "`NAME`" + ` stands for a name that you choose and ` + "`[
 // TestGenerated holds the schema and the reference page to the structs.
 func TestGenerated(t *testing.T) {
 	sample := config.Default()
-	sample.Listeners = []config.Listener{{ListenerConfig: proxy.DefaultListener(), TLS: &certs.Config{}}}
+	sample.Listeners = []config.Listener{{ListenerConfig: proxy.DefaultListener(), TLS: &certs.Config{Options: []certs.Options{{}}}}}
 	sample.Authenticators = map[string]config.Authenticator{"NAME": {
 		JWT:           new(jwt.Default()),
 		Introspection: new(introspection.Default()),
