@@ -3,8 +3,6 @@ package oidc
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,21 +19,6 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/session"
 )
-
-// flowLife is how long a login may take.
-const flowLife = 10 * time.Minute
-
-// flow is a login that has begun. It travels sealed in a cookie of the browser that
-// began it, so that no other browser can end it.
-type flow struct {
-	State    string `json:"state"`
-	Nonce    string `json:"nonce"`
-	Verifier string `json:"verifier"`
-	Origin   string `json:"origin"`
-	Return   string `json:"return"`
-	Begun    int64  `json:"begun"` // Unix milliseconds
-	demand
-}
 
 // demand is what a login has to be like (RFC 9470).
 type demand struct {
@@ -124,18 +107,6 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 	return redirect(http.StatusFound, a.authorization(m, f), "log in at "+a.config.Issuer)
 }
 
-func (a *Authenticator) flowPurpose() string { return "login " + a.name }
-
-// remember gives the browser the cookie of a login; it has one at a time.
-func (a *Authenticator) remember(r *authn.Request, f *flow) error {
-	text, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	sealed := base64.RawURLEncoding.EncodeToString(a.keys.Seal(a.flowPurpose(), text))
-	return a.flows.Write(r, sealed, flowLife)
-}
-
 // authorization is the address to log in at.
 func (a *Authenticator) authorization(m *metadata, f *flow) string {
 	opts := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(f.Verifier), oauth2.SetAuthURLParam("nonce", f.Nonce)}
@@ -159,9 +130,7 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	if r.Method != "GET" {
 		return a.page(r, http.StatusMethodNotAllowed, pageRestart, "callback by "+r.Method)
 	}
-	value := a.flows.Read(r)
-	a.flows.Clear(r) // whatever comes of it, it is spent
-	f, code, err := a.answered(ctx, r, value)
+	f, code, err := a.answered(ctx, r)
 	if err != nil {
 		return a.failed(ctx, r, err)
 	}
@@ -176,19 +145,22 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	return redirect(http.StatusSeeOther, f.Origin+f.Return, "logged in")
 }
 
-// answered checks that the provider's answer belongs to the login that this browser
+// answered checks that the provider's answer belongs to a login that this browser
 // began, and returns the code.
-func (a *Authenticator) answered(ctx context.Context, r *authn.Request, value string) (*flow, string, error) {
+func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, string, error) {
 	params, err := single(r.RawQuery)
 	if err != nil {
 		return nil, "", err
 	}
+	cookie := a.flowOf(params["state"])
+	value := cookie.Read(r)
+	cookie.Clear(r) // whatever comes of it, it is spent
 	f, err := a.opened(r, value)
 	if err != nil {
 		return nil, "", err
 	}
 	if subtle.ConstantTimeCompare([]byte(f.State), []byte(params["state"])) != 1 {
-		return nil, "", fmt.Errorf("%w: state is not that of the login which this browser began last", errLogin)
+		return nil, "", fmt.Errorf("%w: state is not that of the login in the cookie", errLogin)
 	}
 	fresh, err := a.store.Once(ctx, "state "+f.State, time.UnixMilli(f.Begun), flowLife)
 	switch {
@@ -223,29 +195,6 @@ func single(query string) (map[string]string, error) {
 		out[name] = v[0]
 	}
 	return out, nil
-}
-
-func (a *Authenticator) opened(r *authn.Request, value string) (*flow, error) {
-	sealed, err := base64.RawURLEncoding.Strict().DecodeString(value)
-	if err != nil || value == "" {
-		return nil, fmt.Errorf("%w: the browser has not begun one, or took too long", errLogin)
-	}
-	text, err := a.keys.Open(a.flowPurpose(), sealed)
-	if err != nil {
-		return nil, fmt.Errorf("%w: cookie: %w", errLogin, err)
-	}
-	f := &flow{}
-	if err := json.Unmarshal(text, f); err != nil {
-		return nil, fmt.Errorf("%w: cookie: %w", errLogin, err)
-	}
-	begun := time.UnixMilli(f.Begun)
-	if r.Now.Sub(begun) > flowLife || begun.Sub(r.Now) > time.Minute {
-		return nil, fmt.Errorf("%w: it began at %s", errLogin, begun.UTC().Format(time.RFC3339))
-	}
-	if f.Origin != a.origin(r) {
-		return nil, fmt.Errorf("%w: it began at %s", errLogin, f.Origin)
-	}
-	return f, nil
 }
 
 // checkIssuer keeps a provider from being taken for another one (mix-up; RFC 9207

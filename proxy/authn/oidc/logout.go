@@ -34,7 +34,7 @@ func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Ans
 	case r.Method != "GET" && r.Method != "POST":
 		return a.page(r, http.StatusMethodNotAllowed, pageDenied, "logout by "+r.Method)
 	case s == nil:
-		a.flows.Clear(r)
+		a.forgetFlows(r, 0)
 		_ = a.store.End(ctx, r, nil) // there is none; only cookies go
 		return a.page(r, http.StatusOK, pageOut, "logout without a session")
 	case r.Method == "GET":
