@@ -53,6 +53,7 @@ func TestLogout(t *testing.T) {
 		"no origin":               {"token=" + token, nil},
 		"another origin":          {"token=" + token, []string{"origin", "https://evil.example"}},
 		"null origin":             {"token=" + token, []string{"origin", "null"}},
+		"null origin, cross-site": {"token=" + token, []string{"origin", "null", "sec-fetch-site", "cross-site"}},
 		"another site":            {"token=" + token, []string{"sec-fetch-site", "cross-site"}},
 		"same site":               {"token=" + token, []string{"sec-fetch-site", "same-site"}},
 		"origins disagree":        {"token=" + token, []string{"sec-fetch-site", "same-origin", "origin", "https://evil.example"}},
@@ -84,6 +85,18 @@ func TestLogout(t *testing.T) {
 	}
 	if a := b.at(b.request("GET", "/oauth2/logout")); a.Status != 200 {
 		t.Errorf("logout without a session: %d", a.Status)
+	}
+}
+
+// TestLogoutFromStrictPage: where a page allows no referrer, the browser says null in
+// place of the form's origin.
+func TestLogoutFromStrictPage(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	b.logIn("/")
+	a := b.at(b.post("/oauth2/logout", "token="+b.token(), "origin", "null", "sec-fetch-site", "same-origin"))
+	if sent(t, a); b.in() {
+		t.Error("still logged in")
 	}
 }
 
