@@ -39,14 +39,14 @@ func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, all []authn
 }
 
 func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Answer {
-	d := pageData{text: text{Title: "Log in", Body: "Choose where to log in."}}
+	var d pageData
 	for _, g := range all {
 		if o, ok := g.(*Authenticator); ok {
 			link := o.config.LoginPath + "?" + url.Values{"return": {a.asked(r)}}.Encode()
 			d.Choices = append(d.Choices, choice{Link: link, Label: o.config.DisplayName})
 		}
 	}
-	return render(http.StatusUnauthorized, d, "", "choose where to log in")
+	return a.render(r, http.StatusUnauthorized, pageChoose, d, "choose where to log in")
 }
 
 // login is where links lead to log in.
@@ -94,14 +94,14 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 	}
 	m, err := a.provider.metadata(ctx)
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	f := &flow{
 		State: session.NewID(), Nonce: session.NewID(), Verifier: oauth2.GenerateVerifier(),
 		Origin: origin, Return: to, Begun: r.Now.UnixMilli(), demand: d,
 	}
 	if err := a.remember(r, f); err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	a.count.begun.Add(1)
 	return redirect(http.StatusFound, a.authorization(m, f), "log in at "+a.config.Issuer)
@@ -131,22 +131,26 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 		return a.page(r, http.StatusMethodNotAllowed, pageRestart, "callback by "+r.Method)
 	}
 	f, code, err := a.answered(ctx, r)
+	to := "/"
+	if f != nil {
+		to = f.Return
+	}
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	s, err := a.establish(ctx, r, f, code)
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	if err := a.store.Create(ctx, r, s); err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	a.count.done.Add(1)
 	return redirect(http.StatusSeeOther, f.Origin+f.Return, "logged in")
 }
 
 // answered checks that the provider's answer belongs to a login that this browser
-// began, and returns the code.
+// began, and returns the code. The login comes with an error too if it is the one.
 func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, string, error) {
 	params, err := single(r.RawQuery)
 	if err != nil {
@@ -165,18 +169,18 @@ func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, 
 	fresh, err := a.store.Once(ctx, "state "+f.State, time.UnixMilli(f.Begun), flowLife)
 	switch {
 	case err != nil:
-		return nil, "", err
+		return f, "", err
 	case !fresh:
-		return nil, "", fmt.Errorf("%w: state was used before", errLogin)
+		return f, "", fmt.Errorf("%w: state was used before", errLogin)
 	}
 	if err := a.checkIssuer(ctx, params); err != nil {
-		return nil, "", err
+		return f, "", err
 	}
 	if e := params["error"]; e != "" {
-		return nil, "", providerError(e)
+		return f, "", providerError(e)
 	}
 	if params["code"] == "" {
-		return nil, "", fmt.Errorf("%w: the provider sent neither code nor error", errLogin)
+		return f, "", fmt.Errorf("%w: the provider sent neither code nor error", errLogin)
 	}
 	return f, params["code"], nil
 }
@@ -273,19 +277,22 @@ func (a *Authenticator) equip(ctx context.Context, m *metadata, s *session.Sessi
 }
 
 // failed answers for a login that ended. The page says nothing of the reason, which
-// is for the log.
-func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error) *authn.Answer {
-	level, status, text := slog.LevelInfo, http.StatusForbidden, pageDenied
+// is for the log. To begin again leads to the page that was asked for.
+func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error, to string) *authn.Answer {
+	level, status, page := slog.LevelInfo, http.StatusForbidden, pageDenied
 	switch {
 	case errors.Is(err, errDemand):
 	case errors.Is(err, errLogin):
-		status, text = http.StatusBadRequest, pageRestart
+		status, page = http.StatusBadRequest, pageRestart
 	case errors.Is(err, authn.ErrInvalid):
 		level = slog.LevelWarn
 	default:
-		level, status, text = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
+		level, status, page = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
+	}
+	if page == pageDenied {
+		to = "/" // the same login would end the same way
 	}
 	a.count.refused.Add(1)
 	a.logger.Log(ctx, level, "login ended", slog.Any("error", err), slog.String("request_id", r.ID))
-	return a.page(r, status, text, err.Error())
+	return a.render(r, status, page, pageData{Link: to}, err.Error())
 }

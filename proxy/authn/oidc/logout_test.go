@@ -100,6 +100,27 @@ func TestLogoutFromStrictPage(t *testing.T) {
 	}
 }
 
+// TestLogoutFormPolicy: browsers apply form-action to each redirect that follows the
+// form, and send its origin only where the page may be a referrer.
+func TestLogoutFormPolicy(t *testing.T) {
+	for after, want := range map[string]string{
+		"":                     "form-action 'self' %s",
+		"/bye":                 "form-action 'self' %s",
+		"https://www.example/": "form-action 'self' %s https:",
+	} {
+		s := newSetup(t, func(c *Config) { c.PostLogoutRedirect = after })
+		b := s.browser()
+		b.logIn("/")
+		headers := map[string]string{}
+		for _, h := range b.at(b.request("GET", "/oauth2/logout")).Headers {
+			headers[h.Name] = h.Value
+		}
+		if want = fmt.Sprintf(want, s.idp.URL); !strings.HasSuffix(headers["content-security-policy"], want) || headers["referrer-policy"] != "same-origin" {
+			t.Errorf("%q: %v", after, headers)
+		}
+	}
+}
+
 func TestLogoutWithoutProvider(t *testing.T) {
 	for after, want := range map[string]string{"": "", "/bye": "https://app.example/bye", "https://www.example/": "https://www.example/"} {
 		s := newSetup(t, func(c *Config) { c.PostLogoutRedirect = after })
