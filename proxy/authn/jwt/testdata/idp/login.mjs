@@ -1,26 +1,85 @@
 // A real, certified OpenID provider on loopback at which people log in by forms. Its
-// one client is a gateway at the origin given as the argument.
+// one client is a gateway at the origin given as the first argument. The second, a
+// JSON object, may say otherwise than what stands in options below.
 //
 // It prints {"issuer": "..."} when it listens, and ends when its standard input does.
-// Any name and password are right. Access tokens last 12 seconds.
+// Any name and password are right. Who is asked for an authentication context class
+// logs in once more and has it then. GET /test/renewals says how often which refresh
+// token was used, each by a number, and how many renewals were refused.
 import { generateKeyPair } from 'node:crypto';
 import http from 'node:http';
 import { promisify } from 'node:util';
 
-import Provider from 'oidc-provider';
+import Provider, { interactionPolicy } from 'oidc-provider';
 
 const origin = process.argv[2];
+const options = {
+  under: '/oauth2', // where the gateway's addresses for this provider lie
+  tells: origin, // where the gateway is to be had by back channel
+  bye: `${origin}/public/bye`, // where browsers go after a logout
+  asks: true, // whether a logout is confirmed
+  ttl: 12, // of access tokens, in seconds
+  rotates: false, // whether a refresh token is good once
+  ...JSON.parse(process.argv[3] ?? '{}'),
+};
+const renewals = { used: {}, refused: 0 };
+
+// better has those log in again whose authentication is not of the class asked for.
+function better() {
+  const { Check, base } = interactionPolicy;
+  const policy = base();
+  policy.get('login').checks.add(new Check('acr_values', 'a better authentication is asked for', ({ oidc }) => {
+    const asked = oidc.params.acr_values?.split(' ') ?? [];
+    return asked.length > 0 && !asked.includes(oidc.acr) && !oidc.result?.login;
+  }));
+  return policy;
+}
+
+// raise gives a login the class that was asked for.
+function raise(provider) {
+  const finish = provider.interactionFinished.bind(provider);
+  provider.interactionFinished = async (req, res, result, settings) => {
+    const { params } = await provider.interactionDetails(req, res);
+    if (result.login && params.acr_values) result.login.acr = params.acr_values.split(' ')[0];
+    return finish(req, res, result, settings);
+  };
+}
+
+function count(provider) {
+  const numbers = new Map();
+  provider.use(async (ctx, next) => {
+    await next();
+    const token = ctx.oidc?.route === 'token' && ctx.oidc.params?.refresh_token;
+    if (!token) return;
+    if (!numbers.has(token)) numbers.set(token, numbers.size + 1);
+    const n = numbers.get(token);
+    renewals.used[n] = (renewals.used[n] ?? 0) + 1;
+    if (ctx.status !== 200) renewals.refused += 1;
+  });
+}
+
 const { privateKey } = await promisify(generateKeyPair)('rsa', { modulusLength: 2048 });
 let handle;
-const server = http.createServer((req, res) => handle(req, res));
+const server = http.createServer((req, res) => {
+  const { pathname, searchParams } = new URL(req.url, 'http://127.0.0.1');
+  if (pathname === '/test/renewals') {
+    res.end(JSON.stringify(renewals));
+    return;
+  }
+  if (pathname === '/session/end' && req.method === 'GET' && !options.asks) { // as many do, given an id_token_hint
+    res.writeHead(303, { location: searchParams.get('post_logout_redirect_uri') }).end();
+    return;
+  }
+  handle(req, res);
+});
 
 server.listen(0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     clients: [{
       client_id: 'web', client_secret: 'a-secret-for-the-test-only', grant_types: ['authorization_code', 'refresh_token'],
-      response_types: ['code'], redirect_uris: [`${origin}/oauth2/callback`], post_logout_redirect_uris: [`${origin}/public/bye`],
-      backchannel_logout_uri: `${origin}/oauth2/backchannel-logout`, backchannel_logout_session_required: true, require_auth_time: true,
+      response_types: ['code'], redirect_uris: [`${origin}${options.under}/callback`], post_logout_redirect_uris: [options.bye],
+      backchannel_logout_uri: `${options.tells}${options.under}/backchannel-logout`, backchannel_logout_session_required: true, require_auth_time: true,
     }],
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'k1', alg: 'RS256', use: 'sig' }] },
     cookies: { keys: ['for the test only'] },
@@ -29,12 +88,17 @@ server.listen(0, '127.0.0.1', () => {
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id, email: `${id}@example.com` }) }),
     // Its own way out refuses loopback, where the gateway is.
     fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+    acrValues: ['mfa'],
+    interactions: { policy: better() },
     issueRefreshToken: () => true,
-    ttl: { AccessToken: 12, IdToken: 3600, Session: 3600, Grant: 3600, Interaction: 3600, RefreshToken: 3600, AuthorizationCode: 60 },
+    rotateRefreshToken: options.rotates,
+    ttl: { AccessToken: options.ttl, IdToken: 3600, Session: 3600, Grant: 3600, Interaction: 3600, RefreshToken: 3600, AuthorizationCode: 60 },
     features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true }, backchannelLogout: { enabled: true }, userinfo: { enabled: true } },
   });
   provider.on('server_error', (_ctx, err) => console.error(err));
   provider.on('backchannel.error', (_ctx, err) => console.error(err));
+  raise(provider);
+  count(provider);
   handle = provider.callback();
   console.log(JSON.stringify({ issuer }));
 });
