@@ -21,6 +21,10 @@ const (
 	// with the tabs of yesterday begins as many at once. Each is a cookie that travels
 	// with every request until it ends.
 	maxFlows = 5
+	// maxFlowBytes bounds what the older of them have in their cookies together. Other
+	// sites can have a browser begin logins, for pages with long names: they must not
+	// bring its requests over the limit of a header.
+	maxFlowBytes = 4 << 10
 )
 
 // flow is a login that has begun. It travels sealed in a cookie of the browser that
@@ -54,21 +58,23 @@ func (a *Authenticator) remember(r *authn.Request, f *flow) error {
 	return a.flowOf(f.State).Write(r, sealed, flowLife)
 }
 
-// forgetFlows has the browser forget all logins that it began but the newest.
+// forgetFlows has the browser forget all logins that it began but the newest, and
+// those that do not open.
 func (a *Authenticator) forgetFlows(r *authn.Request, keep int) {
 	tags := a.flows.Tags(r, 4*maxFlows)
-	if len(tags) <= keep {
-		return
-	}
-	begun := make(map[string]int64, len(tags))
+	begun, size := make(map[string]int64, len(tags)), make(map[string]int, len(tags))
 	for _, tag := range tags {
-		if f, err := a.opened(r, a.flows.Tagged(tag).Read(r)); err == nil {
-			begun[tag] = f.Begun // what does not open goes first
+		value := a.flows.Tagged(tag).Read(r)
+		if f, err := a.opened(r, value); err == nil {
+			begun[tag], size[tag] = f.Begun, len(value)
 		}
 	}
-	slices.SortFunc(tags, func(x, y string) int { return cmp.Compare(begun[x], begun[y]) })
-	for _, tag := range tags[:len(tags)-keep] {
-		a.flows.Tagged(tag).Clear(r)
+	slices.SortFunc(tags, func(x, y string) int { return cmp.Compare(begun[y], begun[x]) })
+	bytes := 0
+	for i, tag := range tags {
+		if bytes += size[tag]; i >= keep || begun[tag] == 0 || bytes > maxFlowBytes {
+			a.flows.Tagged(tag).Clear(r)
+		}
 	}
 }
 

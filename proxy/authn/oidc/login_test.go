@@ -283,6 +283,24 @@ func TestManyLogins(t *testing.T) {
 	}
 }
 
+// TestLongLogins: another site that has the browser ask for pages with long names
+// cannot make the cookies of its requests too many.
+func TestLongLogins(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	for range maxFlows {
+		s.pass(time.Second)
+		b.begin("/x?" + strings.Repeat("a", maxReturn-10))
+	}
+	size := 0
+	for name, value := range b.jar {
+		size += len(name) + len(value)
+	}
+	if size > 8<<10 || len(b.jar) < 2 {
+		t.Errorf("%d cookies of %d bytes", len(b.jar), size)
+	}
+}
+
 // TestCallbackHappensOnce: neither the code nor the cookie is good a second time.
 func TestCallbackHappensOnce(t *testing.T) {
 	s := newSetup(t, nil)
