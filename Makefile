@@ -54,7 +54,8 @@ fuzz: ## each fuzz target for FUZZTIME
 	.ci/fuzz $(or $(FUZZTIME),10s)
 
 .PHONY: e2e
-e2e: build deps $(TOOLS)/otelcol ## the real binary with real servers under load
+e2e: build $(TOOLS)/otelcol ## the real binary with real servers under load, and a real browser
+	.ci/deps e2e
 	$(GO) test -tags e2e -count=1 -timeout 15m ./cmd/sallyport/e2e/...
 
 .PHONY: check

@@ -271,8 +271,8 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue returns a server certificate for loopback with the serial number, and
-// its key, both PEM.
+// issue returns a server certificate for loopback, and for the names by which a
+// browser is told to find it, with the serial number, and its key, both PEM.
 func (a *authority) issue(t *testing.T, serial int64) (cert, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -282,7 +282,8 @@ func (a *authority) issue(t *testing.T, serial int64) (cert, key string) {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "gateway"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"app.test", "www.test"},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, k.Public(), a.key)
 	if err != nil {

@@ -35,18 +35,26 @@ answer := {"allow": false, "challenge": {"max_age": 4}} if {
 } else := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject, "x-mail": input.identity.claims.email}}}
 `
 
-// identityProvider is a certified OpenID provider, a process of its own.
-func identityProvider(t *testing.T, origin string) (issuer string, stop func()) {
+// nodeFor returns the folder of the identity providers and the Node.js that is
+// installed there: the machine's own may be too old.
+func nodeFor(t *testing.T) (dir, node string) {
 	t.Helper()
 	dir, err := filepath.Abs("../../../proxy/authn/jwt/testdata/idp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := "node"
 	if own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node")); err == nil && len(own) == 1 {
-		node = own[0]
+		return dir, own[0]
 	}
-	cmd := exec.Command(node, "login.mjs", origin)
+	return dir, "node"
+}
+
+// identityProvider is a certified OpenID provider, a process of its own. The first of
+// args is the gateway's origin.
+func identityProvider(t *testing.T, args ...string) (issuer string, stop func()) {
+	t.Helper()
+	dir, node := nodeFor(t)
+	cmd := exec.Command(node, append([]string{"login.mjs"}, args...)...)
 	// The gateway's certificate is made for the test.
 	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), "NODE_TLS_REJECT_UNAUTHORIZED=0", "NODE_NO_WARNINGS=1")
 	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies

@@ -121,14 +121,18 @@ func acceptsHTML(accept string) bool {
 }
 
 // ownForm reports whether a request comes from a page of the same origin, by what
-// the browser says of it. Scripts of other sites cannot set these headers.
+// the browser says of it. Scripts of other sites cannot set these headers. A page with
+// Referrer-Policy: no-referrer has forms whose Origin is null, as has a page of nowhere:
+// Sec-Fetch-Site tells them apart (Fetch, section 3.2.2).
 func ownForm(r *authn.Request, origin string) bool {
-	site := r.Header("sec-fetch-site")
 	from := r.Header("origin")
-	if site == "" && from == "" {
-		return false
+	switch r.Header("sec-fetch-site") {
+	case "same-origin":
+		return from == "" || from == "null" || strings.EqualFold(from, origin)
+	case "":
+		return from != "" && strings.EqualFold(from, origin)
 	}
-	return (site == "" || site == "same-origin") && (from == "" || strings.EqualFold(from, origin))
+	return false
 }
 
 // foreign reports whether another site had the browser send a request that may

@@ -117,6 +117,9 @@ type Config struct {
 	// InsecureHTTP allows http:// to a provider that is not on loopback. Whoever
 	// controls the network can then log in as anybody.
 	InsecureHTTP bool `yaml:"insecure_http"`
+	// Pages is how the pages look that the gateway shows people. Where they choose
+	// between several providers, it is that of the route's first.
+	Pages Pages `yaml:"pages"`
 	// Session is how logins are kept.
 	Session session.Config `yaml:"session"`
 }
@@ -184,7 +187,7 @@ func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
 		c.validateProvider(), c.validateClient(), c.validatePush(), c.validateRequestObject(), c.validateParameters(), c.validatePaths(), c.validateOrigins(),
-		setting.Under("session", c.Session.Validate()),
+		setting.Under("pages", c.Pages.validate()), setting.Under("session", c.Session.Validate()),
 	)
 }
 

@@ -3,8 +3,6 @@ package oidc
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,21 +19,6 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/session"
 )
-
-// flowLife is how long a login may take.
-const flowLife = 10 * time.Minute
-
-// flow is a login that has begun. It travels sealed in a cookie of the browser that
-// began it, so that no other browser can end it.
-type flow struct {
-	State    string `json:"state"`
-	Nonce    string `json:"nonce"`
-	Verifier string `json:"verifier"`
-	Origin   string `json:"origin"`
-	Return   string `json:"return"`
-	Begun    int64  `json:"begun"` // Unix milliseconds
-	demand
-}
 
 // demand is what a login has to be like (RFC 9470).
 type demand struct {
@@ -56,14 +39,14 @@ func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, all []authn
 }
 
 func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Answer {
-	d := pageData{text: text{Title: "Log in", Body: "Choose where to log in."}}
+	var d pageData
 	for _, g := range all {
 		if o, ok := g.(*Authenticator); ok {
 			link := o.config.LoginPath + "?" + url.Values{"return": {a.asked(r)}}.Encode()
 			d.Choices = append(d.Choices, choice{Link: link, Label: o.config.DisplayName})
 		}
 	}
-	return render(http.StatusUnauthorized, d, "", "choose where to log in")
+	return a.render(r, http.StatusUnauthorized, pageChoose, d, "choose where to log in")
 }
 
 // login is where links lead to log in.
@@ -111,7 +94,7 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 	}
 	m, err := a.provider.metadata(ctx)
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	f := &flow{
 		State: session.NewID(), Nonce: session.NewID(), Verifier: oauth2.GenerateVerifier(),
@@ -119,25 +102,13 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 	}
 	at, err := a.authorization(ctx, m, f)
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	if err := a.remember(r, f); err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	a.count.begun.Add(1)
 	return redirect(http.StatusFound, at, "log in at "+a.config.Issuer)
-}
-
-func (a *Authenticator) flowPurpose() string { return "login " + a.name }
-
-// remember gives the browser the cookie of a login; it has one at a time.
-func (a *Authenticator) remember(r *authn.Request, f *flow) error {
-	text, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	sealed := base64.RawURLEncoding.EncodeToString(a.keys.Seal(a.flowPurpose(), text))
-	return a.flows.Write(r, sealed, flowLife)
 }
 
 // authorization is the address to log in at. The error is errRequest or
@@ -191,52 +162,57 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	if r.Method != "GET" {
 		return a.page(r, http.StatusMethodNotAllowed, pageRestart, "callback by "+r.Method)
 	}
-	value := a.flows.Read(r)
-	a.flows.Clear(r) // whatever comes of it, it is spent
-	f, code, err := a.answered(ctx, r, value)
+	f, code, err := a.answered(ctx, r)
+	to := "/"
+	if f != nil {
+		to = f.Return
+	}
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	s, err := a.establish(ctx, r, f, code)
 	if err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	if err := a.store.Create(ctx, r, s); err != nil {
-		return a.failed(ctx, r, err)
+		return a.failed(ctx, r, err, to)
 	}
 	a.count.done.Add(1)
 	return redirect(http.StatusSeeOther, f.Origin+f.Return, "logged in")
 }
 
-// answered checks that the provider's answer belongs to the login that this browser
-// began, and returns the code.
-func (a *Authenticator) answered(ctx context.Context, r *authn.Request, value string) (*flow, string, error) {
+// answered checks that the provider's answer belongs to a login that this browser
+// began, and returns the code. The login comes with an error too if it is the one.
+func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, string, error) {
 	params, err := single(r.RawQuery)
 	if err != nil {
 		return nil, "", err
 	}
+	cookie := a.flowOf(params["state"])
+	value := cookie.Read(r)
+	cookie.Clear(r) // whatever comes of it, it is spent
 	f, err := a.opened(r, value)
 	if err != nil {
 		return nil, "", err
 	}
 	if subtle.ConstantTimeCompare([]byte(f.State), []byte(params["state"])) != 1 {
-		return nil, "", fmt.Errorf("%w: state is not that of the login which this browser began last", errLogin)
+		return nil, "", fmt.Errorf("%w: state is not that of the login in the cookie", errLogin)
 	}
 	fresh, err := a.store.Once(ctx, "state "+f.State, time.UnixMilli(f.Begun), flowLife)
 	switch {
 	case err != nil:
-		return nil, "", err
+		return f, "", err
 	case !fresh:
-		return nil, "", fmt.Errorf("%w: state was used before", errLogin)
+		return f, "", fmt.Errorf("%w: state was used before", errLogin)
 	}
 	if err := a.checkIssuer(ctx, params); err != nil {
-		return nil, "", err
+		return f, "", err
 	}
 	if e := params["error"]; e != "" {
-		return nil, "", providerError(e)
+		return f, "", providerError(e)
 	}
 	if params["code"] == "" {
-		return nil, "", fmt.Errorf("%w: the provider sent neither code nor error", errLogin)
+		return f, "", fmt.Errorf("%w: the provider sent neither code nor error", errLogin)
 	}
 	return f, params["code"], nil
 }
@@ -255,29 +231,6 @@ func single(query string) (map[string]string, error) {
 		out[name] = v[0]
 	}
 	return out, nil
-}
-
-func (a *Authenticator) opened(r *authn.Request, value string) (*flow, error) {
-	sealed, err := base64.RawURLEncoding.Strict().DecodeString(value)
-	if err != nil || value == "" {
-		return nil, fmt.Errorf("%w: the browser has not begun one, or took too long", errLogin)
-	}
-	text, err := a.keys.Open(a.flowPurpose(), sealed)
-	if err != nil {
-		return nil, fmt.Errorf("%w: cookie: %w", errLogin, err)
-	}
-	f := &flow{}
-	if err := json.Unmarshal(text, f); err != nil {
-		return nil, fmt.Errorf("%w: cookie: %w", errLogin, err)
-	}
-	begun := time.UnixMilli(f.Begun)
-	if r.Now.Sub(begun) > flowLife || begun.Sub(r.Now) > time.Minute {
-		return nil, fmt.Errorf("%w: it began at %s", errLogin, begun.UTC().Format(time.RFC3339))
-	}
-	if f.Origin != a.origin(r) {
-		return nil, fmt.Errorf("%w: it began at %s", errLogin, f.Origin)
-	}
-	return f, nil
 }
 
 // checkIssuer keeps a provider from being taken for another one (mix-up; RFC 9207
@@ -356,21 +309,24 @@ func (a *Authenticator) equip(ctx context.Context, m *metadata, s *session.Sessi
 }
 
 // failed answers for a login that ended. The page says nothing of the reason, which
-// is for the log.
-func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error) *authn.Answer {
-	level, status, text := slog.LevelInfo, http.StatusForbidden, pageDenied
+// is for the log. To begin again leads to the page that was asked for.
+func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error, to string) *authn.Answer {
+	level, status, page := slog.LevelInfo, http.StatusForbidden, pageDenied
 	switch {
 	case errors.Is(err, errDemand):
 	case errors.Is(err, errRequest):
-		level, status, text = slog.LevelError, http.StatusServiceUnavailable, pageUnable
+		level, status, page = slog.LevelError, http.StatusServiceUnavailable, pageUnable
 	case errors.Is(err, errLogin):
-		status, text = http.StatusBadRequest, pageRestart
+		status, page = http.StatusBadRequest, pageRestart
 	case errors.Is(err, authn.ErrInvalid):
 		level = slog.LevelWarn
 	default:
-		level, status, text = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
+		level, status, page = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
+	}
+	if page == pageDenied {
+		to = "/" // the same login would end the same way
 	}
 	a.count.refused.Add(1)
 	a.logger.Log(ctx, level, "login ended", slog.Any("error", err), slog.String("request_id", r.ID))
-	return a.page(r, status, text, err.Error())
+	return a.render(r, status, page, pageData{Link: to}, err.Error())
 }

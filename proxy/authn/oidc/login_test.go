@@ -225,7 +225,23 @@ func TestCallbackRefuses(t *testing.T) {
 		}},
 		{"another origin", 400, func(b *browser, q url.Values) *authn.Request { b.host = "other.example"; return b.back(q) }},
 		{"POST", 405, func(b *browser, q url.Values) *authn.Request { r := b.back(q); r.Method = "POST"; return r }},
-		{"an older login of this browser", 400, func(b *browser, q url.Values) *authn.Request { b.begin("/y"); return b.back(q) }},
+		{"a login with many newer ones in this browser", 400, func(b *browser, q url.Values) *authn.Request {
+			for range maxFlows {
+				s.pass(time.Second)
+				b.begin("/y")
+			}
+			return b.back(q)
+		}},
+		{"an older login's cookie with a newer one's state", 400, func(b *browser, _ url.Values) *authn.Request {
+			older := slices.Collect(keys(b.jar))[0]
+			q := b.begin("/y")
+			for k := range b.jar {
+				if k != older {
+					b.jar[k] = b.jar[older]
+				}
+			}
+			return b.back(q)
+		}},
 		{"access_denied", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "error", "access_denied", "code", "") }},
 		{"error beside a code", 400, func(b *browser, q url.Values) *authn.Request { return b.back(q, "error", "access_denied") }},
 		{"provider in trouble", 503, func(b *browser, q url.Values) *authn.Request { return b.back(q, "error", "server_error") }},
@@ -252,6 +268,62 @@ func TestCallbackRefuses(t *testing.T) {
 				t.Errorf("the page tells the reason: %s", answer.Body)
 			}
 		})
+	}
+}
+
+// TestTabs: a browser with several tabs begins several logins, and each ends in its
+// own page, in any order.
+func TestTabs(t *testing.T) {
+	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
+		s := newSetup(t, nil)
+		b := s.browser()
+		var asked []url.Values
+		for i := range 3 {
+			asked = append(asked, b.begin(fmt.Sprintf("/tab/%d", i)))
+		}
+		for _, i := range order {
+			if got := sent(t, b.at(b.back(asked[i]))).Path; got != fmt.Sprintf("/tab/%d", i) {
+				t.Errorf("%v: tab %d is sent to %s", order, i, got)
+			}
+		}
+		if len(b.jar) != 1 || !b.in() {
+			t.Errorf("%v: cookies after the logins: %v", order, slices.Collect(keys(b.jar)))
+		}
+	}
+}
+
+// TestManyLogins: logins that nobody ends do not add up in the browser.
+func TestManyLogins(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	b.jar["__Host-sallyport-login-login~1234"] = "1.none"
+	for range 3 * maxFlows {
+		s.pass(time.Second)
+		b.begin("/x")
+	}
+	if len(b.jar) != maxFlows || b.jar["__Host-sallyport-login-login~1234"] != "" {
+		t.Errorf("%d cookies: %v", len(b.jar), slices.Collect(keys(b.jar)))
+	}
+	if a := b.at(b.request("GET", "/oauth2/logout")); a.Status != 200 || len(b.jar) != 0 {
+		t.Errorf("after a logout: %d %v", a.Status, slices.Collect(keys(b.jar)))
+	}
+}
+
+// TestLongLogins: another site that has the browser ask for pages with long names
+// cannot make the cookies of its requests too many.
+func TestLongLogins(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	for range maxFlows {
+		s.pass(time.Second)
+		b.begin("/x?" + strings.Repeat("a", maxReturn-10))
+	}
+	size := 0
+	for name, value := range b.jar {
+		size += len(name) + len(value)
+	}
+	if size > 8<<10 || len(b.jar) < 2 {
+		t.Errorf("%d cookies of %d bytes", len(b.jar), size)
 	}
 }
 

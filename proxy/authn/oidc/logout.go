@@ -25,7 +25,7 @@ import (
 func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Answer {
 	s, err := a.store.Load(ctx, r)
 	if err != nil && !errors.Is(err, session.ErrNone) {
-		return a.failed(ctx, r, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err))
+		return a.failed(ctx, r, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err), "/")
 	}
 	target := ""
 	if m, err := a.provider.metadata(ctx); err == nil {
@@ -35,7 +35,7 @@ func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Ans
 	case r.Method != "GET" && r.Method != "POST":
 		return a.page(r, http.StatusMethodNotAllowed, pageDenied, "logout by "+r.Method)
 	case s == nil:
-		a.flows.Clear(r)
+		a.forgetFlows(r, 0)
 		_ = a.store.End(ctx, r, nil) // there is none; only cookies go
 		return a.page(r, http.StatusOK, pageOut, "logout without a session")
 	case r.Method == "GET":
@@ -46,7 +46,7 @@ func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Ans
 		return a.page(r, http.StatusForbidden, pageDenied, "logout that the user did not ask for: its form is not ours")
 	}
 	if err := a.store.End(ctx, r, s); err != nil {
-		return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err))
+		return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err), "/")
 	}
 	a.count.loggedOut.Add(1)
 	a.release(ctx, []*session.Session{s})
@@ -59,10 +59,9 @@ func (a *Authenticator) logoutPurpose() string { return "logout " + a.name }
 func (a *Authenticator) logoutForm(r *authn.Request, s *session.Session, target string) *authn.Answer {
 	token := a.keys.Token(a.logoutPurpose(), s.ID)
 	if person(r) {
-		return render(http.StatusOK, pageData{
-			text:   text{Title: "Log out?", Body: "You will have to log in again to come back."},
-			Action: a.config.LogoutPath, Token: token,
-		}, target, "logout form")
+		answer := a.render(r, http.StatusOK, pageLogout, pageData{Action: a.config.LogoutPath, Token: token, Link: "/"}, "logout form", target, a.config.PostLogoutRedirect)
+		set(answer, "referrer-policy", "same-origin") // without a referrer the form's Origin is null
+		return answer
 	}
 	body, err := json.Marshal(map[string]string{"token": token})
 	if err != nil {
@@ -75,12 +74,17 @@ func (a *Authenticator) logoutForm(r *authn.Request, s *session.Session, target 
 	}}
 }
 
+// after is where the browser goes in the end, empty if that is for the provider to say.
+func (a *Authenticator) after(r *authn.Request) string {
+	if to := a.config.PostLogoutRedirect; !strings.HasPrefix(to, "/") {
+		return to
+	}
+	return a.origin(r) + a.config.PostLogoutRedirect
+}
+
 // goodbye sends the browser to the provider, or to where the operator wants it.
 func (a *Authenticator) goodbye(r *authn.Request, s *session.Session, target string) *authn.Answer {
-	after := a.config.PostLogoutRedirect
-	if strings.HasPrefix(after, "/") {
-		after = a.origin(r) + after
-	}
+	after := a.after(r)
 	u, err := url.Parse(target)
 	switch {
 	case target != "" && err == nil:
@@ -139,19 +143,15 @@ func (a *Authenticator) frontChannel(ctx context.Context, r *authn.Request) *aut
 	if s, err := a.store.Load(ctx, r); err == nil && s.SID == params["sid"] {
 		err = a.store.End(ctx, r, s)
 		if err != nil {
-			return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err))
+			return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err), "/")
 		}
 		a.release(ctx, []*session.Session{s})
 	}
 	if err := a.store.RevokeKnown(ctx, a.config.Issuer, params["sid"]); err != nil {
-		return a.failed(ctx, r, fmt.Errorf("%w: end sessions: %w", authn.ErrUnavailable, err))
+		return a.failed(ctx, r, fmt.Errorf("%w: end sessions: %w", authn.ErrUnavailable, err), "/")
 	}
 	answer := a.page(r, http.StatusOK, pageOut, "front-channel logout")
-	for i, h := range answer.Headers {
-		if h.Name == "content-security-policy" { // the provider frames it
-			answer.Headers[i].Value = "default-src 'none'; base-uri 'none'; form-action 'none'"
-		}
-	}
+	set(answer, "content-security-policy", a.look.Load().policy()+"; form-action 'none'") // the provider frames it
 	return answer
 }
 

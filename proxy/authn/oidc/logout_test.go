@@ -53,6 +53,7 @@ func TestLogout(t *testing.T) {
 		"no origin":               {"token=" + token, nil},
 		"another origin":          {"token=" + token, []string{"origin", "https://evil.example"}},
 		"null origin":             {"token=" + token, []string{"origin", "null"}},
+		"null origin, cross-site": {"token=" + token, []string{"origin", "null", "sec-fetch-site", "cross-site"}},
 		"another site":            {"token=" + token, []string{"sec-fetch-site", "cross-site"}},
 		"same site":               {"token=" + token, []string{"sec-fetch-site", "same-site"}},
 		"origins disagree":        {"token=" + token, []string{"sec-fetch-site", "same-origin", "origin", "https://evil.example"}},
@@ -84,6 +85,39 @@ func TestLogout(t *testing.T) {
 	}
 	if a := b.at(b.request("GET", "/oauth2/logout")); a.Status != 200 {
 		t.Errorf("logout without a session: %d", a.Status)
+	}
+}
+
+// TestLogoutFromStrictPage: where a page allows no referrer, the browser says null in
+// place of the form's origin.
+func TestLogoutFromStrictPage(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	b.logIn("/")
+	a := b.at(b.post("/oauth2/logout", "token="+b.token(), "origin", "null", "sec-fetch-site", "same-origin"))
+	if sent(t, a); b.in() {
+		t.Error("still logged in")
+	}
+}
+
+// TestLogoutFormPolicy: browsers apply form-action to each redirect that follows the
+// form, and send its origin only where the page may be a referrer.
+func TestLogoutFormPolicy(t *testing.T) {
+	for after, want := range map[string]string{
+		"":                     "form-action 'self' %s",
+		"/bye":                 "form-action 'self' %s",
+		"https://www.example/": "form-action 'self' %s https:",
+	} {
+		s := newSetup(t, func(c *Config) { c.PostLogoutRedirect = after })
+		b := s.browser()
+		b.logIn("/")
+		headers := map[string]string{}
+		for _, h := range b.at(b.request("GET", "/oauth2/logout")).Headers {
+			headers[h.Name] = h.Value
+		}
+		if want = fmt.Sprintf(want, s.idp.URL); !strings.HasSuffix(headers["content-security-policy"], want) || headers["referrer-policy"] != "same-origin" {
+			t.Errorf("%q: %v", after, headers)
+		}
 	}
 }
 

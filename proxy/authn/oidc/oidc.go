@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,6 +37,7 @@ type Authenticator struct {
 	keys     *session.Keys
 	store    session.Store
 	flows    *session.Cookies
+	look     atomic.Pointer[look]
 	logger   *slog.Logger
 	count    counters
 }
@@ -59,7 +61,11 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		name: name, config: c, flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
 		logger: deps.Logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer)),
 	}
-	var err error
+	l, err := newLook(c.Pages)
+	if err != nil {
+		return nil, err
+	}
+	a.look.Store(l)
 	if a.keys, err = session.NewKeys(c.Session.KeysFiles); err != nil {
 		return nil, err
 	}
@@ -181,7 +187,7 @@ func (a *Authenticator) Prime(ctx context.Context) error {
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	return slices.Concat(a.keys.Files(), a.storeFiles(), a.provider.client.Files(), a.client.files())
+	return slices.Concat(a.keys.Files(), a.storeFiles(), a.provider.client.Files(), a.client.files(), a.config.Pages.files())
 }
 
 func (a *Authenticator) storeFiles() []string {
@@ -194,6 +200,11 @@ func (a *Authenticator) storeFiles() []string {
 // Reload reads the files again. On error what was read before stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
 	err := errors.Join(a.keys.Reload(), a.client.reload())
+	if l, failed := newLook(a.config.Pages); failed == nil {
+		a.look.Store(l)
+	} else {
+		err = errors.Join(err, failed)
+	}
 	if s, ok := a.store.(*session.Shared); ok {
 		err = errors.Join(err, s.Reload())
 	}

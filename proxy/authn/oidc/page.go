@@ -3,75 +3,128 @@ package oidc
 import (
 	"bytes"
 	"html/template"
+	"log/slog"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 )
 
-// text is what a page says.
-type text struct{ Title, Body, Link, Label string }
+// page is one of those that people see. What it says is in the look, by its name.
+type page string
 
-var (
-	pageRestart = text{"Please log in again", "The login took too long, or was begun in another window.", "/", "Begin again"}
-	pageDenied  = text{"Access denied", "The login does not give access to this page.", "/", "Back to the start"}
-	pageLater   = text{"Login is not possible now", "Please try again in a moment.", "/", "Try again"}
-	pageUnable  = text{"Login is not possible", "The login service does not accept this site's request. Its operator has to mend that.", "/", "Try again"}
-	pageOrigin  = text{"Login is not possible here", "This address is not set up for logging in.", "", ""}
-	pageOut     = text{"You are logged out", "Close the browser if others use this computer.", "/", "Log in again"}
+const (
+	pageChoose  page = "choose"
+	pageLogout  page = "logout"
+	pageOut     page = "logged_out"
+	pageRestart page = "restart"
+	pageDenied  page = "denied"
+	pageLater   page = "later"
+	pageUnable  page = "unable"
+	pageOrigin  page = "origin"
 )
-
-// The pages work without scripts, styles and pictures, so that nothing but text is
-// allowed on them.
-var pages = template.Must(template.New("page").Parse(`<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{.Title}}</title></head>
-<body><main>
-<h1>{{.Title}}</h1>
-<p>{{.Body}}</p>
-{{with .Action}}<form method="post" action="{{.}}"><input type="hidden" name="token" value="{{$.Token}}"><button>Log out</button></form>
-{{end}}{{if .Choices}}<ul>{{range .Choices}}<li><a href="{{.Link}}">{{.Label}}</a></li>
-{{end}}</ul>
-{{end}}{{if .Link}}<p><a href="{{.Link}}">{{.Label}}</a></p>
-{{end}}</main></body>
-</html>
-`))
 
 // choice is one of several providers.
 type choice struct{ Link, Label string }
 
+// pageData is what a template gets.
 type pageData struct {
-	text
-	Action, Token string
-	Choices       []choice
+	Page, Language, Site, Footer string
+	Logo                         template.URL
+	Style                        template.HTML
+	Title, Body                  string
+	Choices                      []choice
+	Action, Token, Button        string // of the logout form
+	Link, Label                  string // where to go on; no page needs it
+	RequestLabel, RequestID      string // on pages that tell of an error
 }
 
-func (a *Authenticator) page(_ *authn.Request, status int, t text, why string) *authn.Answer {
-	return render(status, pageData{text: t}, "", why)
-}
-
-// render makes an answer of a page. Forms may go to our own origin, and on from there
-// to target, the provider's, if there is one.
-func render(status int, d pageData, target, why string) *authn.Answer {
+// execute fills in what the look says of a page.
+func (l *look) execute(p page, d pageData) ([]byte, error) {
+	of := func(part string) string { return l.texts[string(p)+"_"+part] }
+	d.Page, d.Language, d.Site, d.Footer, d.Logo, d.Style = string(p), l.language, l.site, l.footer, l.logo, l.style
+	d.Title, d.Body, d.Button, d.Label, d.RequestLabel = of("title"), of("body"), of("button"), of("link"), l.texts["request_id"]
+	if d.Label == "" {
+		d.Link = ""
+	}
 	var b bytes.Buffer
-	if err := pages.Execute(&b, d); err != nil {
-		b.Reset() // cannot happen: the template and its data are ours
+	err := l.page.Execute(&b, d)
+	return b.Bytes(), err
+}
+
+// page answers with a page that leads to the start.
+func (a *Authenticator) page(r *authn.Request, status int, p page, why string) *authn.Answer {
+	return a.render(r, status, p, pageData{Link: "/"}, why)
+}
+
+// render makes an answer of a page. Pages work without scripts and load nothing: the
+// style and the logo are inside, and the policy names the style's hash. Forms lead
+// nowhere but to targets.
+func (a *Authenticator) render(r *authn.Request, status int, p page, d pageData, why string, targets ...string) *authn.Answer {
+	if status >= 400 && p != pageChoose {
+		d.RequestID = r.ID
 	}
-	form := "'self'"
-	if u, err := url.Parse(target); err == nil && u.Host != "" {
-		form += " " + u.Scheme + "://" + u.Host
+	l := a.look.Load()
+	body, err := l.execute(p, d)
+	if err != nil { // it did not when the template was read; the built-in one cannot
+		a.logger.Error("pages.template_file failed; the built-in page is shown", slog.String("page", string(p)), slog.String("request_id", r.ID), slog.Any("error", err))
+		plain := *l
+		plain.page = template.Must(template.New("page").Parse(pageHTML))
+		body, _ = plain.execute(p, d)
 	}
-	a := &authn.Answer{Status: status, Body: b.Bytes(), Why: why, Headers: []authz.Header{
+	form := " 'none'"
+	if len(targets) > 0 {
+		form = formAction(targets)
+	}
+	answer := &authn.Answer{Status: status, Body: body, Why: why, Headers: []authz.Header{
 		{Name: "content-type", Value: "text/html; charset=utf-8"},
-		{Name: "content-security-policy", Value: "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action " + form},
+		{Name: "content-security-policy", Value: l.policy() + "; frame-ancestors 'none'; form-action" + form},
 		{Name: "x-content-type-options", Value: "nosniff"},
 		{Name: "referrer-policy", Value: "no-referrer"},
 		{Name: "cache-control", Value: "no-store"},
 	}}
 	if status == 503 {
-		a.Headers = append(a.Headers, authz.Header{Name: "retry-after", Value: "5"})
+		answer.Headers = append(answer.Headers, authz.Header{Name: "retry-after", Value: "5"})
 	}
-	return a
+	return answer
+}
+
+// policy is the part of the content security policy that all pages have.
+func (l *look) policy() string {
+	return "default-src 'none'; style-src '" + l.hash + "'; img-src data:; font-src data:; base-uri 'none'"
+}
+
+// formAction are the sources to which a form may lead, and on from there: browsers
+// hold each redirect that follows it against this list. A provider may pass people on
+// to others that it logs out of, which it does not name beforehand, so that with one
+// at https every site at https is allowed.
+func formAction(targets []string) string {
+	sources := []string{"'self'"}
+	for _, t := range targets {
+		u, err := url.Parse(t)
+		if err != nil || u.Host == "" {
+			continue
+		}
+		source := u.Scheme + "://" + u.Host
+		if u.Scheme == "https" {
+			source = "https:"
+		}
+		if !slices.Contains(sources, source) {
+			sources = append(sources, source)
+		}
+	}
+	return " " + strings.Join(sources, " ")
+}
+
+// set replaces the value of a field of an answer.
+func set(answer *authn.Answer, name, value string) {
+	for i := range answer.Headers {
+		if answer.Headers[i].Name == name {
+			answer.Headers[i].Value = value
+		}
+	}
 }
 
 func redirect(status int, to, why string) *authn.Answer {
