@@ -32,11 +32,12 @@ decision := answer if input.identity.authenticated
 answer := {"allow": false, "challenge": {"max_age": 4}} if {
 	input.request.path == "/admin"
 	time.now_ns() / 1000000000 - input.identity.claims.auth_time > 4
-} else := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject, "x-mail": input.identity.claims.email}}}
+} else := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject, "x-mail": object.get(input.identity.claims, "email", "")}}}
 `
 
-// identityProvider is a certified OpenID provider, a process of its own.
-func identityProvider(t *testing.T, origin string) (issuer string, stop func()) {
+// identityProvider is a certified OpenID provider, a process of its own, with the
+// arguments of login.mjs.
+func identityProvider(t *testing.T, args ...string) (address string, stop func()) {
 	t.Helper()
 	dir, err := filepath.Abs("../../../proxy/authn/jwt/testdata/idp")
 	if err != nil {
@@ -46,7 +47,7 @@ func identityProvider(t *testing.T, origin string) (issuer string, stop func()) 
 	if own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node")); err == nil && len(own) == 1 {
 		node = own[0]
 	}
-	cmd := exec.Command(node, "login.mjs", origin)
+	cmd := exec.Command(node, append([]string{"login.mjs"}, args...)...)
 	// The gateway's certificate is made for the test.
 	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), "NODE_TLS_REJECT_UNAUTHORIZED=0", "NODE_NO_WARNINGS=1")
 	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
@@ -69,12 +70,12 @@ func identityProvider(t *testing.T, origin string) (issuer string, stop func()) 
 		}
 	}
 	t.Cleanup(stop)
-	var said struct{ Issuer string }
+	var said struct{ Address string }
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err = errors.Join(err, json.Unmarshal(line, &said)); err != nil {
 		t.Fatalf("the provider said %q: %v", line, err)
 	}
-	return said.Issuer, stop
+	return said.Address, stop
 }
 
 // newLoginSite is a gateway at which people log in.
@@ -84,21 +85,32 @@ func newLoginSite(t *testing.T) (s *site, stopProvider func()) {
 	issuer, stop := identityProvider(t, "https://"+s.addr)
 	write(t, s.file("secret"), "a-secret-for-the-test-only\n")
 	write(t, s.file("key"), strings.Repeat("5e", 32)+"\n")
+	s.login(t, issuer, "keys_files: [key]")
+	s.start(t)
+	return s, stop
+}
+
+// login has people log in at an issuer. keep is the text below "session:". What is
+// below /api/ is for bearer tokens alone.
+func (s *site) login(t *testing.T, issuer, keep string) {
+	t.Helper()
 	text := s.config(0, fromPaths)
 	text = strings.Replace(text, "  dev:", `  anyone: {anonymous: {}}
-  login: {oidc: {issuer: "`+issuer+`", client_id: web, client_secret_file: secret, userinfo: true, post_logout_redirect: /public/bye, session: {keys_files: [key]}}}
+  login: {oidc: {issuer: "`+issuer+`", client_id: web, client_secret_file: secret, userinfo: true, post_logout_redirect: /public/bye, session: {`+keep+`}}}
   dev:`, 1)
 	text = strings.Replace(text, "routes:\n", `routes:
   - name: public
     match: {path: "/public/**"}
     authenticate: [anyone]
     upstream: api
+  - name: api
+    match: {path: "/api/**"}
+    authenticate: [dev]
+    upstream: api
 `, 1)
-	text = strings.Replace(text, "authenticate: [dev]", "authenticate: [login, dev]", 1)
+	text = strings.Replace(text, "authenticate: [dev]\n    upstream: api\n    labels", "authenticate: [login, dev]\n    upstream: api\n    labels", 1)
 	write(t, s.file("sallyport.yaml"), text)
 	write(t, s.file("policies/gateway.rego"), loginPolicy)
-	s.start(t)
-	return s, stop
 }
 
 // person is somebody at a browser: a cookie jar, and forms that are filled in.

@@ -1,26 +1,30 @@
 // A real, certified OpenID provider on loopback at which people log in by forms. Its
-// one client is a gateway at the origin given as the argument.
+// one client is a gateway at the origin given as the argument, or at several, separated
+// by commas; the first is told of logouts. The second argument is the issuer, if the
+// provider stands behind something else.
 //
-// It prints {"issuer": "..."} when it listens, and ends when its standard input does.
-// Any name and password are right. Access tokens last 12 seconds.
+// It prints {"address": "http://..."} when it listens, and ends when its standard input
+// does. Any name and password are right. Access tokens last 12 seconds, and a refresh
+// token is good once: whoever sends one again ends the grant.
 import { generateKeyPair } from 'node:crypto';
 import http from 'node:http';
 import { promisify } from 'node:util';
 
 import Provider from 'oidc-provider';
 
-const origin = process.argv[2];
+const origins = process.argv[2].split(',');
 const { privateKey } = await promisify(generateKeyPair)('rsa', { modulusLength: 2048 });
 let handle;
 const server = http.createServer((req, res) => handle(req, res));
 
 server.listen(0, '127.0.0.1', () => {
-  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const address = `http://127.0.0.1:${server.address().port}`;
+  const issuer = process.argv[3] ?? address;
   const provider = new Provider(issuer, {
     clients: [{
       client_id: 'web', client_secret: 'a-secret-for-the-test-only', grant_types: ['authorization_code', 'refresh_token'],
-      response_types: ['code'], redirect_uris: [`${origin}/oauth2/callback`], post_logout_redirect_uris: [`${origin}/public/bye`],
-      backchannel_logout_uri: `${origin}/oauth2/backchannel-logout`, backchannel_logout_session_required: true, require_auth_time: true,
+      response_types: ['code'], redirect_uris: origins.map((o) => `${o}/oauth2/callback`), post_logout_redirect_uris: origins.map((o) => `${o}/public/bye`),
+      backchannel_logout_uri: `${origins[0]}/oauth2/backchannel-logout`, backchannel_logout_session_required: true, require_auth_time: true,
     }],
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'k1', alg: 'RS256', use: 'sig' }] },
     cookies: { keys: ['for the test only'] },
@@ -30,12 +34,13 @@ server.listen(0, '127.0.0.1', () => {
     // Its own way out refuses loopback, where the gateway is.
     fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     issueRefreshToken: () => true,
+    rotateRefreshToken: true,
     ttl: { AccessToken: 12, IdToken: 3600, Session: 3600, Grant: 3600, Interaction: 3600, RefreshToken: 3600, AuthorizationCode: 60 },
     features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true }, backchannelLogout: { enabled: true }, userinfo: { enabled: true } },
   });
   provider.on('server_error', (_ctx, err) => console.error(err));
   provider.on('backchannel.error', (_ctx, err) => console.error(err));
   handle = provider.callback();
-  console.log(JSON.stringify({ issuer }));
+  console.log(JSON.stringify({ address }));
 });
 process.stdin.resume().on('end', () => process.exit(0));
