@@ -19,7 +19,7 @@ demo: build ## gateway, issuer and upstream on loopback; prints curl lines to pa
 	$(BIN) demo
 
 .PHONY: deps
-deps: ## what tests need beside Go: a C compiler for -race, Node.js for the identity provider, Redis
+deps: ## what tests need beside Go: a C compiler for -race, Node.js and Perl for the identity providers, Redis
 	.ci/deps
 
 .PHONY: test

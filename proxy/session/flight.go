@@ -67,7 +67,10 @@ func (fs *flights) run(ctx context.Context, key digest, fl *flight, f func(conte
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	keep := renewedFor
-	if fl.err != nil && !errors.Is(fl.err, ErrNone) {
+	switch {
+	case errors.Is(fl.err, ErrUnreachable):
+		keep = 0 // each request asks the store anyway
+	case fl.err != nil && !errors.Is(fl.err, ErrNone):
 		keep = unreachableFor
 	}
 	fl.until = fs.now().Add(keep)

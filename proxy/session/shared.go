@@ -13,11 +13,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/bsm/redislock"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/sallyport/sallyport/engine/setting"
@@ -25,10 +27,24 @@ import (
 )
 
 const (
-	redisTimeout = time.Second // for one question
-	lockLife     = 15 * time.Second
-	lockPause    = 20 * time.Millisecond
+	redisTimeout = time.Second // by default, for one answer
+	// lockLife is how long the lock of a replica that died keeps others from renewing
+	// the session: one that lives holds on to it for as long as the renewal takes.
+	lockLife  = 10 * time.Second
+	lockPause = 20 * time.Millisecond
+	// lockWait is longer than lockLife: whoever waits outlives a lock that is nobody's.
+	lockWait = 15 * time.Second
+	// renewWithin is how long a renewal may take once it is this replica's turn. The
+	// wait is not part of it: a refresh token that was sent too late for the answer to
+	// be heard is lost.
+	renewWithin = 30 * time.Second
+	// keepWithin is how long a renewal that Redis did not take is offered again.
+	keepWithin = time.Minute
+	keepPause  = 100 * time.Millisecond
 )
+
+// ErrUnreachable is Redis not answering, or not in time. It is authn.ErrUnavailable too.
+var ErrUnreachable = errors.New("session store cannot be reached")
 
 // RedisConfig is a Redis server that replicas share.
 type RedisConfig struct {
@@ -47,6 +63,9 @@ type RedisConfig struct {
 	Database int `yaml:"database"`
 	// Prefix begins every key; "sallyport:" by default.
 	Prefix string `yaml:"prefix"`
+	// Timeout is how long a request waits for one answer of Redis, connecting
+	// included, between 50ms and 10s; 1s by default. After it the request gets 503.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 func (c *RedisConfig) validate(keys []string) error {
@@ -66,7 +85,17 @@ func (c *RedisConfig) validate(keys []string) error {
 	if c.Database < 0 {
 		errs = append(errs, setting.Problemf("redis.database", "is negative"))
 	}
+	if t := c.timeout(); t < 50*time.Millisecond || t > 10*time.Second {
+		errs = append(errs, setting.Problemf("redis.timeout", "%s is not between 50ms and 10s", t))
+	}
 	return errors.Join(errs...)
+}
+
+func (c *RedisConfig) timeout() time.Duration {
+	if c.Timeout == 0 {
+		return redisTimeout
+	}
+	return c.Timeout
 }
 
 // Shared is a Store that keeps sessions in Redis, sealed there too. The browser has a
@@ -86,7 +115,12 @@ type Shared struct {
 	secret  atomic.Pointer[string]
 	config  RedisConfig
 	told    func(context.Context, []*Session) // of those that ended
+	turns   turns
+	kept    sync.WaitGroup // renewals that are offered to Redis again
 }
+
+// turns are the times of the lock by which replicas take turns.
+type turns struct{ life, wait, keep time.Duration }
 
 // NewShared makes the store of the authenticator called name. It reads files and
 // connects to nothing.
@@ -95,6 +129,7 @@ func NewShared(name string, c Config, keys *Keys, deps Deps) (*Shared, error) {
 	s := &Shared{
 		name: name, prefix: c.Redis.Prefix, keys: keys, cookies: NewCookies(name, c.CookieDomain), limits: c.limits(), now: deps.Now,
 		flights: newFlights(deps.Now), opened: newOpened(), config: *c.Redis, told: deps.Ended,
+		turns: turns{life: lockLife, wait: lockWait, keep: keepWithin},
 	}
 	if s.prefix == "" {
 		s.prefix = "sallyport:"
@@ -103,10 +138,11 @@ func NewShared(name string, c Config, keys *Keys, deps Deps) (*Shared, error) {
 	if err := s.Reload(); err != nil {
 		return nil, err
 	}
+	timeout := c.Redis.timeout()
 	opts := &redis.Options{
 		Addr: c.Redis.Address, DB: c.Redis.Database, ClientName: "sallyport",
 		CredentialsProvider: func() (string, string) { return c.Redis.Username, *s.secret.Load() },
-		DialTimeout:         redisTimeout, ReadTimeout: redisTimeout, WriteTimeout: redisTimeout, PoolTimeout: redisTimeout,
+		DialTimeout:         timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
 		MaxRetries: 1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
@@ -114,6 +150,7 @@ func NewShared(name string, c Config, keys *Keys, deps Deps) (*Shared, error) {
 	if opts.TLSConfig, err = c.Redis.trust(); err != nil {
 		return nil, err
 	}
+	logging.Disable() // it would write a line to standard error for each connection that fails: errors say it
 	s.redis = redis.NewClient(opts)
 	s.locks = redislock.New(s.redis)
 	return s, nil
@@ -164,7 +201,16 @@ func (s *Shared) Reload() error {
 }
 
 // Close ends the connections. Requests that come later are answered with 503.
-func (s *Shared) Close() error { return s.redis.Close() }
+func (s *Shared) Close() error {
+	err := s.redis.Close()
+	s.kept.Wait() // what is offered again ends with the connections
+	return err
+}
+
+// within bounds what a request waits for Redis, a second try included.
+func (s *Shared) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.config.timeout())
+}
 
 func hashed(id string) string {
 	sum := sha256.Sum256([]byte(id))
@@ -186,7 +232,7 @@ func (s *Shared) indexes(issuer, sid, subject string) (out []string) {
 
 // unavailable hides what the client of Redis says in the class that closes.
 func unavailable(doing string, err error) error {
-	return fmt.Errorf("%w: %s: Redis: %w", authn.ErrUnavailable, doing, err)
+	return fmt.Errorf("%w: %s: %w: %w", authn.ErrUnavailable, doing, ErrUnreachable, err)
 }
 
 // Load implements Store.
@@ -199,6 +245,8 @@ func (s *Shared) Load(ctx context.Context, r *authn.Request) (*Session, error) {
 }
 
 func (s *Shared) load(ctx context.Context, id string, now time.Time) (*Session, error) {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	sealed, err := s.redis.Get(ctx, s.key(id)).Result()
 	switch {
 	case errors.Is(err, redis.Nil):
@@ -241,6 +289,8 @@ func (s *Shared) seal(v *Session) (string, error) {
 
 // Create implements Store.
 func (s *Shared) Create(ctx context.Context, r *authn.Request, v *Session) error {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	if old := s.cookies.Read(r); old != "" {
 		if err := s.redis.Del(ctx, s.key(old)).Err(); err != nil {
 			return unavailable("end the session before", err)
@@ -285,6 +335,8 @@ func (s *Shared) Touch(ctx context.Context, r *authn.Request, v *Session) error 
 		return err
 	}
 	left := s.limits.remaining(used, r.Now)
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	if err := replace().Run(ctx, s.redis, []string{s.key(v.ID)}, v.sealed, sealed, left.Milliseconds()).Err(); err != nil {
 		return unavailable("note use of session", err)
 	}
@@ -296,8 +348,6 @@ func (s *Shared) Touch(ctx context.Context, r *authn.Request, v *Session) error 
 func (s *Shared) Renew(ctx context.Context, r *authn.Request, v *Session, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
 	now := r.Now
 	next, err := s.flights.do(ctx, digestOf("renew", v.ID, v.AccessToken, v.RefreshToken), func(ctx context.Context) (*Session, error) {
-		ctx, cancel := context.WithTimeout(ctx, lockLife)
-		defer cancel()
 		return s.renew(ctx, v, now, do)
 	})
 	if errors.Is(err, ErrNone) {
@@ -307,11 +357,32 @@ func (s *Shared) Renew(ctx context.Context, r *authn.Request, v *Session, do fun
 }
 
 func (s *Shared) renew(ctx context.Context, v *Session, now time.Time, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
-	lock, err := s.locks.Obtain(ctx, s.prefix+"lock:"+hashed(v.ID), lockLife, &redislock.Options{RetryStrategy: redislock.LinearBackoff(lockPause)})
+	release, err := s.lock(ctx, v.ID)
 	if err != nil {
-		return nil, unavailable("lock session", err)
+		return nil, err
 	}
-	defer lock.Release(context.WithoutCancel(ctx)) //nolint:errcheck // it ends by itself
+	later := false
+	defer func() {
+		if !later { // also when do panics
+			release()
+		}
+	}()
+	next, err := s.renewed(ctx, v, now, do)
+	if later = errors.Is(err, ErrUnreachable); later {
+		s.kept.Go(func() {
+			defer release() // the refresh token in Redis may be spent: nobody is to use it meanwhile
+			s.offer(ctx, next, now)
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// renewed renews a session whose lock is held. If it returns both a session and
+// ErrUnreachable, that is what Redis did not take.
+func (s *Shared) renewed(ctx context.Context, v *Session, now time.Time, do func(context.Context, *Session) (*Session, error)) (*Session, error) {
 	current, err := s.load(ctx, v.ID, now)
 	if err != nil {
 		return nil, err
@@ -319,31 +390,116 @@ func (s *Shared) renew(ctx context.Context, v *Session, now time.Time, do func(c
 	if current.AccessToken != v.AccessToken || current.RefreshToken != v.RefreshToken {
 		return current, nil // another replica was faster
 	}
-	next, err := do(ctx, current)
+	work, cancel := context.WithTimeout(ctx, renewWithin)
+	defer cancel()
+	next, err := do(work, current)
 	if errors.Is(err, ErrNone) {
+		ctx, cancel := s.within(ctx)
+		defer cancel()
 		return nil, errors.Join(err, s.redis.Del(ctx, s.key(v.ID)).Err())
 	}
 	if err != nil {
 		return nil, err
 	}
 	next.Used = max(next.Used, now.UnixMilli())
-	sealed, err := s.seal(next)
-	if err != nil {
+	if next.sealed, err = s.seal(next); err != nil {
 		return nil, err
 	}
-	next.sealed = sealed
-	kept, err := s.redis.SetXX(ctx, s.key(v.ID), sealed, s.limits.remaining(next, now)).Result()
+	return next, s.put(ctx, next, now)
+}
+
+// put writes a renewed session, unless it was ended.
+func (s *Shared) put(ctx context.Context, next *Session, now time.Time) error {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	kept, err := s.redis.SetXX(ctx, s.key(next.ID), next.sealed, s.limits.remaining(next, now)).Result()
 	switch {
 	case err != nil && !errors.Is(err, redis.Nil):
-		return nil, unavailable("keep renewed session", err)
+		return unavailable("keep renewed session", err)
 	case !kept:
-		return nil, fmt.Errorf("%w: it was ended while it was renewed", ErrNone)
+		return fmt.Errorf("%w: it was ended while it was renewed", ErrNone)
 	}
-	return next, nil
+	return nil
+}
+
+// offer writes a renewed session, if there is one, as soon as Redis takes it.
+func (s *Shared) offer(ctx context.Context, next *Session, now time.Time) {
+	if next == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.turns.keep)
+	defer cancel()
+	tick := time.NewTicker(keepPause)
+	defer tick.Stop()
+	for {
+		err := s.put(ctx, next, now)
+		if !errors.Is(err, ErrUnreachable) || errors.Is(err, redis.ErrClosed) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// lock waits until it is this replica's turn to renew the session, and holds the lock
+// until release is called.
+func (s *Shared) lock(ctx context.Context, id string) (release func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, s.turns.wait)
+	defer cancel()
+	key := s.prefix + "lock:" + hashed(id)
+	lock, err := s.locks.Obtain(wait, key, s.turns.life, &redislock.Options{RetryStrategy: redislock.LinearBackoff(lockPause)})
+	switch {
+	case err == nil:
+	case wait.Err() != nil:
+		return nil, fmt.Errorf("%w: lock session: another replica is still renewing it", authn.ErrUnavailable)
+	default:
+		return nil, unavailable("lock session", err)
+	}
+	over, held := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(held)
+		s.hold(ctx, lock, key, over)
+	}()
+	return func() {
+		close(over)
+		<-held
+		ctx, cancel := s.within(ctx)
+		defer cancel()
+		_ = lock.Release(ctx) // it ends by itself
+	}, nil
+}
+
+// hold keeps a lock from ending until over is closed.
+func (s *Shared) hold(ctx context.Context, lock *redislock.Lock, key string, over <-chan struct{}) {
+	tick := time.NewTicker(s.turns.life / 5)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+			s.prolong(ctx, lock, key)
+		}
+	}
+}
+
+// prolong tells Redis that the lock is still held. One that ended while Redis was away
+// it takes again, if nobody else has it. Errors are for the next time.
+func (s *Shared) prolong(ctx context.Context, lock *redislock.Lock, key string) {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	if err := lock.Refresh(ctx, s.turns.life, nil); errors.Is(err, redislock.ErrNotObtained) {
+		_, _ = s.locks.Obtain(ctx, key, s.turns.life, &redislock.Options{Token: lock.Token()})
+	}
 }
 
 // End implements Store.
 func (s *Shared) End(ctx context.Context, r *authn.Request, v *Session) error {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	if v != nil {
 		if err := s.redis.Del(ctx, s.key(v.ID)).Err(); err != nil {
 			return unavailable("end session", err)
@@ -356,6 +512,8 @@ func (s *Shared) End(ctx context.Context, r *authn.Request, v *Session) error {
 // Revoke implements Store. Each session is read and deleted in one step: whoever else
 // ends it at the same time does not get it too.
 func (s *Shared) Revoke(ctx context.Context, issuer, sid, subject string) error {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	index := s.indexes(issuer, sid, subject)[0]
 	members, err := s.redis.ZRange(ctx, index, 0, -1).Result()
 	if err != nil {
@@ -413,6 +571,8 @@ func (s *Shared) RevokeKnown(ctx context.Context, issuer, sid string) error {
 // Once implements Store. Redis keeps each key for as long as what it stands for is
 // good.
 func (s *Shared) Once(ctx context.Context, key string, _ time.Time, keep time.Duration) (bool, error) {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	fresh, err := s.redis.SetNX(ctx, s.prefix+"once:"+hashed(key), 1, keep).Result()
 	if err != nil {
 		return false, unavailable("note that it was used", err)

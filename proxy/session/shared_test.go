@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,13 @@ func (s *server) start() {
 func (s *server) kill() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
+}
+
+func (s *server) signal(sig os.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *server) client() *redis.Client {
@@ -330,26 +338,26 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis.kill()
-	for name, do := range map[string]func() error{
-		"load":   func() error { _, err := load(t, a, j, now); return err },
-		"create": func() error { return a.Create(t.Context(), jar{}.visit(now), someone(0)) },
-		"end":    func() error { return a.End(t.Context(), j.visit(now), v) },
-		"revoke": func() error { return a.Revoke(t.Context(), "https://idp.example", "s1", "") },
-		"once":   func() error { _, err := a.Once(t.Context(), "x", now, time.Minute); return err },
-		"touch":  func() error { return a.Touch(t.Context(), j.visit(now.Add(30*time.Minute)), v) },
-		"renew": func() error {
-			_, err := a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) { return s.Copy(), nil })
-			return err
-		},
-	} {
-		if err := do(); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, ErrNone) {
-			t.Errorf("%s: got %v, want ErrUnavailable", name, err)
+	asks := func(name string) {
+		for what, do := range map[string]func() error{
+			"load":   func() error { _, err := load(t, a, j, now); return err },
+			"create": func() error { return a.Create(t.Context(), jar{}.visit(now), someone(0)) },
+			"end":    func() error { return a.End(t.Context(), j.visit(now), v) },
+			"revoke": func() error { return a.Revoke(t.Context(), "https://idp.example", "s1", "") },
+			"once":   func() error { _, err := a.Once(t.Context(), "x", now, time.Minute); return err },
+			"touch":  func() error { return a.Touch(t.Context(), j.visit(now.Add(30*time.Minute)), v) },
+			"renew": func() error {
+				_, err := a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) { return s.Copy(), nil })
+				return err
+			},
+		} {
+			if err := do(); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrNone) {
+				t.Errorf("%s, %s: got %v, want ErrUnreachable", name, what, err)
+			}
 		}
 	}
-	if _, err := load(t, a, jar{}, now); !errors.Is(err, ErrNone) {
-		t.Errorf("somebody without a session: %v", err)
-	}
+	redis.kill()
+	asks("killed")
 	redis.start()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -359,6 +367,156 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("after Redis came back: %v", err)
+	}
+}
+
+// TestRedisHangs: each question ends while Redis takes connections and answers none.
+func TestRedisHangs(t *testing.T) {
+	redis := newServer(t)
+	a := redis.replica("login")
+	a.config.Timeout = 200 * time.Millisecond // beside the second that the connections have
+	now := time.Now()
+	j := logIn(t, a, someone(0), now)
+	v, err := load(t, a, j, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis.signal(syscall.SIGSTOP)
+	defer redis.signal(syscall.SIGCONT)
+	var all sync.WaitGroup
+	for range 30 { // more than there are connections
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := a.Load(ctx, j.visit(now)); !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
+				t.Errorf("got %v, want ErrUnreachable", err)
+			}
+		})
+	}
+	all.Wait()
+	_, err = a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) {
+		t.Error("renewed without the lock")
+		return s, nil
+	})
+	if !errors.Is(err, ErrUnreachable) {
+		t.Errorf("renewal: %v, want ErrUnreachable", err)
+	}
+	redis.signal(syscall.SIGCONT)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("after Redis went on: %v", err)
+	}
+}
+
+// TestRenewalOutlivesRedis: the provider has spent the refresh token that Redis has,
+// and Redis is away when it is to take the new one.
+func TestRenewalOutlivesRedis(t *testing.T) {
+	redis := newServer(t)
+	a, b := redis.replica("login"), redis.replica("login")
+	now := time.Now()
+	a.flights.now, b.flights.now = func() time.Time { return now }, func() time.Time { return now } // nothing that is remembered ends
+	j := logIn(t, a, someone(0), now)
+	v, err := load(t, a, j, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) {
+		next := s.Copy()
+		next.AccessToken, next.RefreshToken = "at2", "rt2"
+		redis.kill()
+		return next, nil
+	})
+	if !errors.Is(err, ErrUnreachable) {
+		t.Fatalf("got %v, want ErrUnreachable", err)
+	}
+	redis.start()
+	for name, store := range map[string]*Shared{"who renewed it": a, "the other": b} {
+		var got *Session
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			got, err = store.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) {
+				t.Errorf("%s: a refresh token is used twice", name)
+				return nil, ErrNone
+			})
+			if !errors.Is(err, ErrUnreachable) || time.Now().After(deadline) {
+				break
+			}
+		}
+		if err != nil || got.RefreshToken != "rt2" {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+}
+
+// TestReplicaDiesRenewing: nobody lets go of its lock, and whoever waited for that has
+// the whole time for the renewal.
+func TestReplicaDiesRenewing(t *testing.T) {
+	redis := newServer(t)
+	b := redis.replica("login")
+	now := time.Now()
+	v := someone(0)
+	j := logIn(t, b, v, now)
+	c := redis.client()
+	defer c.Close()
+	if err := c.Set(t.Context(), b.prefix+"lock:"+hashed(v.ID), "the dead one's", 300*time.Millisecond).Err(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := b.Renew(t.Context(), j.visit(now), v, func(ctx context.Context, s *Session) (*Session, error) {
+		if ends, ok := ctx.Deadline(); !ok || time.Until(ends) <= lockWait {
+			t.Errorf("the renewal has to end at %v", ends)
+		}
+		next := s.Copy()
+		next.AccessToken, next.RefreshToken = "at2", "rt2"
+		return next, nil
+	})
+	if err != nil || next.RefreshToken != "rt2" {
+		t.Errorf("got %+v, %v", next, err)
+	}
+	if lockWait <= lockLife {
+		t.Errorf("a lock that is nobody's lasts %s, and others wait for %s", lockLife, lockWait)
+	}
+}
+
+// TestLongRenewal takes longer than the lock lasts by itself.
+func TestLongRenewal(t *testing.T) {
+	redis := newServer(t)
+	a, b := redis.replica("login"), redis.replica("login")
+	a.turns.life, b.turns.wait = time.Second, 2*time.Second
+	now := time.Now()
+	v := someone(0)
+	j := logIn(t, a, v, now)
+	c := redis.client()
+	defer c.Close()
+	other := func() error {
+		_, err := b.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) {
+			t.Error("two replicas renew one session")
+			return nil, ErrNone
+		})
+		return err
+	}
+	_, err := a.Renew(t.Context(), j.visit(now), v, func(ctx context.Context, s *Session) (*Session, error) {
+		if err := other(); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, ErrUnreachable) {
+			t.Errorf("the other one: %v, want ErrUnavailable, and not because of Redis", err)
+		}
+		lock := a.prefix + "lock:" + hashed(v.ID)
+		if n, err := c.Del(ctx, lock).Result(); n != 1 || err != nil { // as if Redis had been away for long
+			t.Errorf("ended %d locks, %v", n, err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); c.Exists(ctx, lock).Val() == 0; {
+			if time.Now().After(deadline) {
+				return nil, errors.New("the lock was not taken again")
+			}
+		}
+		return s.Copy(), nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if n := c.Exists(t.Context(), a.prefix+"lock:"+hashed(v.ID)).Val(); n != 0 {
+		t.Error("the lock is still held after the renewal")
 	}
 }
 
@@ -373,6 +531,8 @@ func TestRedisConfig(t *testing.T) {
 		"redis.address":               func(c *Config) { c.Redis = &RedisConfig{Address: "redis"} },
 		"redis.ca_file: is not used":  func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", CAFile: "f"} },
 		"redis.database: is negative": func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Database: -1} },
+		"redis.timeout: 20ms is not":  func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Timeout: 20 * time.Millisecond} },
+		"redis.timeout: 11s is not":   func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Timeout: 11 * time.Second} },
 	} {
 		c := good
 		change(&c)

@@ -37,8 +37,8 @@ type call struct {
 	Headers map[string]string `json:"headers,omitempty"`
 }
 
-// answered is what came of it.
-type answered struct {
+// reply is what came of it.
+type reply struct {
 	Status                         int
 	Nonce, Challenge, Proof, Error string
 }
@@ -104,10 +104,10 @@ func (h *holder) token(p *idp, resource string) string {
 	return answer.AccessToken
 }
 
-func (h *holder) call(c call) answered {
+func (h *holder) call(c call) reply {
 	h.t.Helper()
 	c.Do = "call"
-	var a answered
+	var a reply
 	if h.ask(c, &a); a.Error != "" {
 		h.t.Fatalf("%+v: %s", c, a.Error)
 	}

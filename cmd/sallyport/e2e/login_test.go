@@ -32,7 +32,7 @@ decision := answer if input.identity.authenticated
 answer := {"allow": false, "challenge": {"max_age": 4}} if {
 	input.request.path == "/admin"
 	time.now_ns() / 1000000000 - input.identity.claims.auth_time > 4
-} else := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject, "x-mail": input.identity.claims.email}}}
+} else := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject, "x-mail": object.get(input.identity.claims, "email", "")}}}
 `
 
 // nodeFor returns the folder of the identity providers and the Node.js that is
@@ -49,9 +49,9 @@ func nodeFor(t *testing.T) (dir, node string) {
 	return dir, "node"
 }
 
-// identityProvider is a certified OpenID provider, a process of its own. The first of
-// args is the gateway's origin.
-func identityProvider(t *testing.T, args ...string) (issuer string, stop func()) {
+// identityProvider is a certified OpenID provider, a process of its own, with the
+// arguments of login.mjs.
+func identityProvider(t *testing.T, args ...string) (address string, stop func()) {
 	t.Helper()
 	dir, node := nodeFor(t)
 	cmd := exec.Command(node, append([]string{"login.mjs"}, args...)...)
@@ -77,12 +77,12 @@ func identityProvider(t *testing.T, args ...string) (issuer string, stop func())
 		}
 	}
 	t.Cleanup(stop)
-	var said struct{ Issuer string }
+	var said struct{ Address string }
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err = errors.Join(err, json.Unmarshal(line, &said)); err != nil {
 		t.Fatalf("the provider said %q: %v", line, err)
 	}
-	return said.Issuer, stop
+	return said.Address, stop
 }
 
 // newLoginSite is a gateway at which people log in.
@@ -92,21 +92,32 @@ func newLoginSite(t *testing.T) (s *site, stopProvider func()) {
 	issuer, stop := identityProvider(t, "https://"+s.addr)
 	write(t, s.file("secret"), "a-secret-for-the-test-only\n")
 	write(t, s.file("key"), strings.Repeat("5e", 32)+"\n")
+	s.login(t, issuer, "keys_files: [key]")
+	s.start(t)
+	return s, stop
+}
+
+// login has people log in at an issuer. keep is the text below "session:". What is
+// below /api/ is for bearer tokens alone.
+func (s *site) login(t *testing.T, issuer, keep string) {
+	t.Helper()
 	text := s.config(0, fromPaths)
 	text = strings.Replace(text, "  dev:", `  anyone: {anonymous: {}}
-  login: {oidc: {issuer: "`+issuer+`", client_id: web, client_secret_file: secret, userinfo: true, post_logout_redirect: /public/bye, session: {keys_files: [key]}}}
+  login: {oidc: {issuer: "`+issuer+`", client_id: web, client_secret_file: secret, userinfo: true, post_logout_redirect: /public/bye, session: {`+keep+`}}}
   dev:`, 1)
 	text = strings.Replace(text, "routes:\n", `routes:
   - name: public
     match: {path: "/public/**"}
     authenticate: [anyone]
     upstream: api
+  - name: api
+    match: {path: "/api/**"}
+    authenticate: [dev]
+    upstream: api
 `, 1)
-	text = strings.Replace(text, "authenticate: [dev]", "authenticate: [login, dev]", 1)
+	text = strings.Replace(text, "authenticate: [dev]\n    upstream: api\n    labels", "authenticate: [login, dev]\n    upstream: api\n    labels", 1)
 	write(t, s.file("sallyport.yaml"), text)
 	write(t, s.file("policies/gateway.rego"), loginPolicy)
-	s.start(t)
-	return s, stop
 }
 
 // person is somebody at a browser: a cookie jar, and forms that are filled in.

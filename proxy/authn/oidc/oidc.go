@@ -103,6 +103,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 		switch {
 		case errors.Is(err, session.ErrNone):
 			return nil, errNoSession
+		case errors.Is(err, session.ErrUnreachable):
+			return nil, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err)
 		case err != nil:
 			a.count.unavailable.Add(1) // the session goes on until it ends, without an access token
 		default:
