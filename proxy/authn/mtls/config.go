@@ -19,6 +19,11 @@ type Config struct {
 	// AllowedSubjects are distinguished names in RFC 2253 form or common names,
 	// compared exactly, for certificates without alternative names.
 	AllowedSubjects []string `yaml:"allowed_subjects"`
+	// AllowedSubjectPatterns are subjects with wildcards: "CN=*,OU=payments,O=Acme" has these
+	// attributes, each once, in any order and no others; with ",**" at the end, others too.
+	// A pattern without = is one of the common name alone. * alone is every value, and in
+	// a value one or more letters, digits, - and _; a backslash takes the meaning away.
+	AllowedSubjectPatterns []string `yaml:"allowed_subject_patterns"`
 	// TrustDomain lets in X.509-SVIDs of this SPIFFE trust domain alone: exactly one URI,
 	// which is an ID of the domain, in a certificate for digital signatures that signs no
 	// others. Without allowed_sans every ID of the domain may enter.
@@ -70,8 +75,10 @@ func (c Config) validateSVID() error {
 	if c.TrustBundleFile != "" && c.TrustDomain == "" {
 		errs = append(errs, setting.Problemf("trust_bundle_file", "needs trust_domain: it says whose authorities these are"))
 	}
-	if c.TrustDomain != "" && len(c.AllowedSubjects) > 0 {
-		errs = append(errs, setting.Problemf("allowed_subjects", "has no effect with trust_domain: the name of an SVID is its SPIFFE ID"))
+	for key, list := range c.subjects() {
+		if c.TrustDomain != "" && len(list) > 0 {
+			errs = append(errs, setting.Problemf(key, "has no effect with trust_domain: the name of an SVID is its SPIFFE ID"))
+		}
 	}
 	switch {
 	case c.Forwarded == nil:
@@ -98,8 +105,10 @@ func (c Config) validateForwarded() error {
 	if len(f.From) == 0 {
 		errs = append(errs, setting.Problemf("forwarded.from", "is missing: name the proxies whose word counts, by their certificates' names"))
 	}
-	if len(c.AllowedSubjects) > 0 && f.ClientCAFile == "" {
-		errs = append(errs, setting.Problemf("allowed_subjects", "needs forwarded.client_ca_file: a subject is taken from a whole certificate only"))
+	for key, list := range c.subjects() {
+		if len(list) > 0 && f.ClientCAFile == "" {
+			errs = append(errs, setting.Problemf(key, "needs forwarded.client_ca_file: a subject is taken from a whole certificate only"))
+		}
 	}
 	_, err := parsePatterns("forwarded.from", f.From)
 	return errors.Join(append(errs, err)...)
@@ -112,7 +121,7 @@ func (c Config) parse() ([]pattern, error) {
 		errs = append(errs, err)
 	}
 	switch {
-	case len(c.AllowedSANs)+len(c.AllowedSubjects) > 0:
+	case len(c.AllowedSANs)+len(c.AllowedSubjects)+len(c.AllowedSubjectPatterns) > 0:
 	case c.TrustDomain != "":
 		patterns = []pattern{{anything: true}}
 	default:
@@ -120,6 +129,24 @@ func (c Config) parse() ([]pattern, error) {
 	}
 	if slices.Contains(c.AllowedSubjects, "") {
 		errs = append(errs, setting.Problemf("allowed_subjects", "contains an empty value"))
+	}
+	_, err = c.parseSubjects()
+	return patterns, errors.Join(append(errs, err)...)
+}
+
+// subjects are the keys that name subjects.
+func (c Config) subjects() map[string][]string {
+	return map[string][]string{"allowed_subjects": c.AllowedSubjects, "allowed_subject_patterns": c.AllowedSubjectPatterns}
+}
+
+func (c Config) parseSubjects() (patterns []subjectPattern, err error) {
+	var errs []error
+	for _, text := range c.AllowedSubjectPatterns {
+		p, err := parseSubjectPattern(text)
+		if err != nil {
+			errs = append(errs, setting.Problemf("allowed_subject_patterns", "%q %w", text, err))
+		}
+		patterns = append(patterns, p)
 	}
 	return patterns, errors.Join(errs...)
 }

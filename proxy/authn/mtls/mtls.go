@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,7 @@ type Authenticator struct {
 	config   Config
 	patterns []pattern
 	subjects map[string]bool
+	about    []subjectPattern // subjects with wildcards
 	current  atomic.Pointer[generation]
 
 	forwarded *forwarded // nil: the connection's own certificate counts
@@ -48,6 +50,9 @@ func New(name string, c Config) (*Authenticator, error) {
 	a := &Authenticator{name: name, config: c, patterns: patterns, subjects: make(map[string]bool)}
 	for _, s := range c.AllowedSubjects {
 		a.subjects[s] = true
+	}
+	if a.about, err = c.parseSubjects(); err != nil {
+		return nil, err
 	}
 	if err := a.readBundle(); err != nil {
 		return nil, err
@@ -140,6 +145,9 @@ func (a *Authenticator) allowedName(leaf *x509.Certificate) (string, bool) {
 		}
 	}
 	if a.subjects[leaf.Subject.String()] || a.subjects[leaf.Subject.CommonName] && leaf.Subject.CommonName != "" {
+		return subjectOf(leaf), true
+	}
+	if slices.ContainsFunc(a.about, func(p subjectPattern) bool { return p.matches(leaf) }) {
 		return subjectOf(leaf), true
 	}
 	for _, p := range a.patterns {
