@@ -19,7 +19,7 @@ server.listen(0, '127.0.0.1', () => {
   const provider = new Provider(issuer, {
     clients: [{
       client_id: 'web', client_secret: 'a-secret-for-the-test-only', grant_types: ['authorization_code', 'refresh_token'],
-      response_types: ['code'], redirect_uris: [`${origin}/oauth2/callback`], post_logout_redirect_uris: [`${origin}/public/bye`],
+      response_types: ['code'], redirect_uris: [`${origin}/oauth2/callback`, `${origin}/.ambassador/oauth2/redirection-endpoint`], post_logout_redirect_uris: [`${origin}/public/bye`],
       backchannel_logout_uri: `${origin}/oauth2/backchannel-logout`, backchannel_logout_session_required: true, require_auth_time: true,
     }],
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'k1', alg: 'RS256', use: 'sig' }] },
