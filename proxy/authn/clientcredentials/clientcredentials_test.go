@@ -336,19 +336,25 @@ func TestProviderIsAway(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	for name, answer := range map[string]http.HandlerFunc{
-		"500":              func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
-		"503":              func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
-		"429":              func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) },
-		"a closed door":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"a hang":           func(http.ResponseWriter, *http.Request) { <-release },
-		"half an answer":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"access_token":"`) },
-		"no JSON":          func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
-		"no token":         func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 200, `{"token_type":"Bearer"}`) },
-		"another type":     func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 200, `{"access_token":"a","token_type":"DPoP"}`) },
-		"too much":         func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 200, `{"access_token":"`+strings.Repeat("a", 2<<20)) },
-		"a bad request":    func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 400, `{"error":"invalid_request"}`) },
-		"another grant":    func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 400, `{"error":"unsupported_grant_type"}`) },
-		"another's answer": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, m.issuer+"/token", http.StatusTemporaryRedirect) },
+		"500":            func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"503":            func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
+		"429":            func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) },
+		"a closed door":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"a hang":         func(http.ResponseWriter, *http.Request) { <-release },
+		"half an answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"access_token":"`) },
+		"no JSON":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"no token":       func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 200, `{"token_type":"Bearer"}`) },
+		"another type": func(w http.ResponseWriter, _ *http.Request) {
+			answerJSON(w, 200, `{"access_token":"a","token_type":"DPoP"}`)
+		},
+		"too much": func(w http.ResponseWriter, _ *http.Request) {
+			answerJSON(w, 200, `{"access_token":"`+strings.Repeat("a", 2<<20))
+		},
+		"a bad request": func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 400, `{"error":"invalid_request"}`) },
+		"another grant": func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, 400, `{"error":"unsupported_grant_type"}`) },
+		"another's answer": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, m.issuer+"/token", http.StatusTemporaryRedirect)
+		},
 	} {
 		a := newTest(t, c)
 		now := time.Now()

@@ -89,7 +89,7 @@ type Config struct {
 
 // Default returns the settings of a Config that leaves them out.
 func Default() Config {
-	return Config{
+	return Config{ //nolint:gosec // names of headers
 		ClientIDHeader:     "x-sallyport-client-id",
 		ClientSecretHeader: "x-sallyport-client-secret",
 		ClientAuth:         authBasic,

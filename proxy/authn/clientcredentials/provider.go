@@ -183,10 +183,9 @@ func (p *provider) endpoint(ctx context.Context) (string, error) {
 	defer p.mu.Unlock()
 	if now := time.Now(); !now.Before(p.next) {
 		found, err := p.discover(ctx)
-		switch {
-		case err == nil:
+		if err == nil {
 			p.found, p.lastErr, p.next = found, nil, now.Add(metadataAge)
-		default:
+		} else {
 			p.lastErr, p.next = fmt.Errorf("discover %s: %w", p.config.Issuer, err), time.Now().Add(metadataRetry)
 		}
 	}
