@@ -82,7 +82,7 @@ type Ratio struct {
 }
 
 // baselines are what each system is compared with.
-var baselines = []string{"fasthttp", "nginx", "haproxy-jwt", "nginx-opa-jwtcache", "sallyport-plain"}
+var baselines = []string{"fasthttp", "nginx", "haproxy-jwt", "nginx-opa-jwtcache", "sallyport-plain", "sallyport"}
 
 // Fill computes rows, ratios and failures.
 func (r *Report) Fill(all []Measured) {

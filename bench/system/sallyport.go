@@ -41,10 +41,19 @@ authenticators:
       cache_size: {{.}}
 {{- end}}
 {{- end}}
+{{- if .Others}}
+  keys: {api_key: {file: {{.Others}}}}
+  other:
+    jwt:
+      issuer: https://other.example
+      audiences: [{{.Audience}}]
+      algorithms: [{{.Algorithm}}]
+      jwks_file: {{.JWKS}}
+{{- end}}
 upstreams:
   api: {endpoints: ["http://{{.Site.Upstream}}"], idle_timeout: 1h}
 routes:
-  - {name: all, match: {path: "/**"}, authenticate: [who], upstream: api}
+  - {name: all, match: {path: "/**"}, authenticate: [{{if .Others}}keys, other, {{end}}who], upstream: api}
 policy:
 {{- with .Timeout}}
   decision_timeout: {{.}}
@@ -67,10 +76,15 @@ policy:
 telemetry: {log: {level: ERROR}}
 `
 
+// partnerKeys is a file of API keys that nobody has.
+const partnerKeys = `- {id: nobody, subject: nobody, sha256: 0000000000000000000000000000000000000000000000000000000000000000}
+`
+
 // Gateway is a configuration of this gateway. What is left out is what the
 // product has by default.
 type Gateway struct {
 	Anonymous bool   // nobody is asked for a token
+	Others    bool   // two authenticators that the tokens are not for are asked first
 	JWKS      string // file with the keys of tokens, if not the work's
 	Algorithm string // of tokens, if not RS256
 	Tokens    int    // verified tokens kept
@@ -98,8 +112,15 @@ func (g Gateway) Plan(s Site) (process.Spec, error) {
 		}
 		paths = append(paths, path)
 	}
+	others := ""
+	if g.Others {
+		others = filepath.Join(s.Dir, "keys.yaml")
+		if err := os.WriteFile(others, []byte(partnerKeys), 0o600); err != nil {
+			return process.Spec{}, fmt.Errorf("write keys.yaml: %w", err)
+		}
+	}
 	path, err := write(s, "sallyport.yaml", sallyportConfig, map[string]any{
-		"Site": s, "Anonymous": g.Anonymous, "Issuer": work.Issuer, "Audience": work.Audience,
+		"Site": s, "Anonymous": g.Anonymous, "Others": others, "Issuer": work.Issuer, "Audience": work.Audience,
 		"JWKS": cmp.Or(g.JWKS, s.Work.JWKS), "Algorithm": cmp.Or(g.Algorithm, work.RS256), "Tokens": g.Tokens,
 		"Paths": paths, "Bundles": g.Bundles, "Decisions": g.Decisions, "Timeout": g.Timeout,
 	})
@@ -175,6 +196,15 @@ func sallyportCached() System {
 	return System{
 		Name: "sallyport", About: "this gateway whole: tokens, policy with its decisions cached, decision log to a file, metrics",
 		plan: gateway(Gateway{Files: Granting()}),
+	}
+}
+
+// sallyportTwo shows what authenticators cost that the tokens are not for: API keys and
+// a second issuer are asked before the one that accepts.
+func sallyportTwo() System {
+	return System{
+		Name: "sallyport-two", About: "the same as sallyport, with API keys and a second issuer asked before the issuer of the tokens",
+		plan: gateway(Gateway{Others: true, Files: Granting()}),
 	}
 }
 

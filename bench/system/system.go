@@ -58,7 +58,7 @@ func All() []System {
 	return []System{
 		nginxPlain(), haproxyPlain(), fastHTTP(), netHTTP(), caddy(),
 		haproxyJWT(), nginxOPA("nginx-opa", false), nginxOPA("nginx-opa-jwtcache", true),
-		sallyportPlain(), sallyportJWT(), sallyportNoLog(), sallyportCached(), sallyportUncached(),
+		sallyportPlain(), sallyportJWT(), sallyportNoLog(), sallyportCached(), sallyportTwo(), sallyportUncached(),
 	}
 }
 

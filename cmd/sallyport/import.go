@@ -34,8 +34,8 @@ func importEdgeStackVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edge-stack FILE...",
 		Short: "Make a configuration and a policy of Ambassador Edge Stack's resources",
-		Long: `Reads Filter, FilterPolicy, Mapping and TLSContext resources and prints a configuration,
-followed by its policy as comments; with --dir both are written as files. Every difference
+		Long: `Reads Filter, FilterPolicy, Mapping and TLSContext resources, and Secrets with API keys, and
+prints a configuration, followed by its policy as comments; with --dir both are written as files. Every difference
 in meaning is a line on standard error with file, resource and key. What cannot be carried
 over is denied rather than let through. A file named - is standard input.`,
 		Args: cobra.MinimumNArgs(1),
@@ -87,17 +87,34 @@ func importFiles(stdin io.Reader, names []string) (out []edgestack.File, err err
 
 func writeImport(cmd *cobra.Command, dir string, res *edgestack.Result) error {
 	if dir == "" {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n# %s, to be written to a file of its own:\n#\n%s%s",
-			res.Config, edgestack.PolicyFile, commented(res.Policy), neededLines("# ", res.Files))
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s%s%s", res.Config, asComments(res), neededLines("# ", res.Files))
 		return err
 	}
-	for name, data := range map[string][]byte{"sallyport.yaml": res.Config, edgestack.PolicyFile: res.Policy} {
+	files := map[string][]byte{"sallyport.yaml": res.Config, edgestack.PolicyFile: res.Policy}
+	for _, w := range res.Written {
+		files[w.Path] = w.Data
+	}
+	for name, data := range files {
 		if err := writeNew(filepath.Join(dir, filepath.FromSlash(name)), data); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "Wrote %[1]s/sallyport.yaml and %[1]s/%[2]s.\n%[3]s", filepath.Clean(dir), edgestack.PolicyFile, neededLines("", res.Files))
+	at := filepath.Clean(dir)
+	var keys strings.Builder
+	for _, w := range res.Written {
+		fmt.Fprintf(&keys, "Wrote %s/%s.\n", at, w.Path)
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "Wrote %[1]s/sallyport.yaml and %[1]s/%[2]s.\n%[3]s%[4]s", at, edgestack.PolicyFile, keys.String(), neededLines("", res.Files))
 	return err
+}
+
+// asComments is every file but the configuration, to stand behind it.
+func asComments(res *edgestack.Result) string {
+	var b strings.Builder
+	for _, w := range append([]edgestack.Written{{Path: edgestack.PolicyFile, Data: res.Policy}}, res.Written...) {
+		fmt.Fprintf(&b, "\n# %s, to be written to a file of its own:\n#\n%s", w.Path, commented(w.Data))
+	}
+	return b.String()
 }
 
 // writeNew does not write over somebody's work.

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 	"time"
 
@@ -106,6 +107,26 @@ type Request struct {
 	Response []authz.Header
 
 	spentHeaders, spentCookies []string
+
+	hashed string // what Hash was last called with
+	hash   uint64
+}
+
+// seed is drawn once for all authenticators of the process, so that what one of them
+// has hashed the next need not hash again. It never changes and never leaves.
+var seed = maphash.MakeSeed()
+
+// Hash returns a hash of a credential, by which authenticators find what they know
+// about it. It only finds the place: whoever uses it compares the text.
+func Hash(credential string) uint64 { return maphash.String(seed, credential) }
+
+// Hash is Hash of a credential that this request carries. It is computed once, however
+// many of a chain ask for it.
+func (r *Request) Hash(credential string) uint64 {
+	if r.hashed != credential || credential == "" { // the same text at the same place compares at once
+		r.hashed, r.hash = credential, Hash(credential)
+	}
+	return r.hash
 }
 
 // Spend says that a header, by its lower-case name, carried the credential. It

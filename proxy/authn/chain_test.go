@@ -229,3 +229,17 @@ func TestGreeting(t *testing.T) {
 		t.Errorf("somebody without an identity: %v", a)
 	}
 }
+
+// TestRequestHash: one request's hashes of two texts are those of the texts, in whatever
+// order they are asked for.
+func TestRequestHash(t *testing.T) {
+	var r authn.Request
+	for _, text := range []string{"", "a", "a", "b", "", "a"} {
+		if got, want := r.Hash(text), authn.Hash(text); got != want {
+			t.Errorf("hash of %q is %x, want %x", text, got, want)
+		}
+	}
+	if authn.Hash("a") == authn.Hash("b") {
+		t.Error("two texts have one hash")
+	}
+}

@@ -190,11 +190,21 @@ func (e *entry) claims() (map[string]any, error) {
 	return out, dec.Decode(&out)
 }
 
+// Hash returns the hash of a key for the file. A key that would never be accepted is
+// an error.
+func Hash(text string) (string, error) {
+	if len(text) < minKey || len(text) > maxKey {
+		return "", fmt.Errorf("has %d characters, and a key has %d to %d", len(text), minKey, maxKey)
+	}
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:]), nil
+}
+
 // Generate makes a key of 160 random bits and its hash for the file.
 func Generate() (text, hash string) {
 	var raw [newKeyBytes]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	text = prefix + strings.ToLower(base32.StdEncoding.EncodeToString(raw[:]))
-	sum := sha256.Sum256([]byte(text))
-	return text, hex.EncodeToString(sum[:])
+	hash, _ = Hash(text) // it is of the right length
+	return text, hash
 }

@@ -1,13 +1,13 @@
 package jwt
 
 import (
-	"hash/maphash"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 const cacheShards = 64
@@ -18,7 +18,6 @@ const cacheShards = 64
 // It is keyed by the whole token: the hash only finds the place, the text is
 // compared. An entry ends with its token's lifetime and with its key.
 type cache struct {
-	seed   maphash.Seed
 	shards [cacheShards]shard
 }
 
@@ -51,7 +50,7 @@ func (e *entry) good(now time.Time) bool { return now.Before(e.until) && !e.key.
 
 // newCache makes a cache of about size entries and bytes, never more.
 func newCache(size, bytes int) *cache {
-	c := &cache{seed: maphash.MakeSeed()}
+	c := &cache{}
 	shards := min(size, cacheShards)
 	for i := range shards {
 		c.shards[i] = shard{entries: make(map[uint64]*entry), limit: size / shards, maxBytes: bytes / shards}
@@ -64,9 +63,9 @@ func newCache(size, bytes int) *cache {
 // what an entry takes beside. A test holds both against what is allocated.
 const decoded, overhead = 8, 3 << 10
 
-// hash returns what get takes beside the token: it is made once for all that is
-// looked up by a token.
-func (c *cache) hash(token string) uint64 { return maphash.String(c.seed, token) }
+// hash returns what get takes beside the token. It is that of authn.Request, where it
+// is made once for all that is looked up by a token, by whichever authenticator.
+func (c *cache) hash(token string) uint64 { return authn.Hash(token) }
 
 // get returns the entry of token with this hash, nil if it is not there or no
 // longer good.

@@ -137,12 +137,12 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 
 // accept returns what is known of a good token.
 func (a *Authenticator) accept(ctx context.Context, r *authn.Request, token string) (*entry, error) {
-	h := a.cache.hash(token)
+	h := r.Hash(token)
+	if a.foreign.has(token, h) { // before the cache, which has no such token and costs more to ask
+		return nil, errForeignAgain
+	}
 	if e := a.cache.get(token, h, r.Now); e != nil {
 		return e, nil
-	}
-	if a.foreign.has(token, h) {
-		return nil, errForeignAgain
 	}
 	return a.flights.do(ctx, token, r.Now, func() (*entry, error) {
 		if e := a.cache.get(token, h, r.Now); e != nil { // since we looked

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
+	"github.com/sallyport/sallyport/proxy/authn/clientcredentials"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -37,6 +38,9 @@ type Authenticator struct {
 	Basic *basic.Config `yaml:"basic"`
 	// SignedHeader takes the identity from a header that a proxy in front signs.
 	SignedHeader *signedheader.Config `yaml:"signed_header"`
+	// ClientCredentials gets a token for callers that send a client identifier and a
+	// secret in headers.
+	ClientCredentials *clientcredentials.Config `yaml:"client_credentials"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

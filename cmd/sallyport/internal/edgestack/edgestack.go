@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -61,11 +62,18 @@ func (d Difference) String() string {
 // Needed is a file that the configuration names and somebody has to put there.
 type Needed struct{ Path, Content string }
 
+// Written is a file that the configuration names and that was made. It holds no secret.
+type Written struct {
+	Path string
+	Data []byte
+}
+
 // Result is what was made.
 type Result struct {
 	Config      []byte
 	Policy      []byte // Rego
 	Files       []Needed
+	Written     []Written
 	Differences []Difference
 }
 
@@ -89,7 +97,7 @@ func Import(files []File, opts Options) (*Result, error) {
 	}
 	out := &output{opts: opts, report: r}
 	out.build(in)
-	res := &Result{Policy: out.rego(), Files: out.files}
+	res := &Result{Policy: out.rego(), Files: out.files, Written: out.written}
 	var err error
 	if res.Config, err = out.yaml(); err != nil {
 		return nil, err
@@ -123,10 +131,11 @@ func sort(all []*resource, opts Options, r *report) inputs {
 	in := inputs{filters: map[string]*filter{}, contexts: map[string]*tlsContext{}}
 	names := namesOf(all)
 	policies := 0
+	secrets := secretsOf(all)
 	for _, res := range all {
 		switch res.kind {
 		case "Filter":
-			in.filters[res.key()] = readFilter(res, names[res], opts)
+			in.filters[res.key()] = readFilter(res, names[res], opts, secrets)
 		case "FilterPolicy":
 			if policies++; policies > 1 {
 				res.spec.differ("rules", "the rules of several FilterPolicies are in the order in which they were read; Edge Stack has its own order")
@@ -138,9 +147,15 @@ func sort(all []*resource, opts Options, r *report) inputs {
 			}
 		case "TLSContext":
 			in.contexts[res.key()] = readTLSContext(res)
+		case "RateLimit":
+			readRateLimit(res)
+		case "Secret":
 		default:
 			r.differences = append(r.differences, Difference{res.file, res.line, res.title(), "", "is not carried over: " + advice(res.kind)})
 		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(secrets)) {
+		secrets[key].rest()
 	}
 	return in
 }
@@ -150,8 +165,8 @@ func advice(kind string) string {
 	switch kind {
 	case "Host", "Listener":
 		return "say the address and the certificates in listeners"
-	case "RateLimit", "RateLimitService":
-		return "there are no rate limits of this kind; keep them in front of the gateway"
+	case "RateLimitService":
+		return "there is no rate limit service; keep the limits in front of the gateway"
 	case "Module":
 		return "it changes all of Edge Stack; go through its keys"
 	case "":

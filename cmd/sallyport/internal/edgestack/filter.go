@@ -20,16 +20,22 @@ type filter struct {
 	errors  *template.ErrorResponse
 	claims  []string // that must be in the token
 
+	upstreamToken bool // the service gets the access token
+	needed        []Needed
+	written       []Written
+
 	spec *section
 	used bool
 }
 
 // readFilter reads the one type that a Filter has.
-func readFilter(res *resource, name string, opts Options) *filter {
+func readFilter(res *resource, name string, opts Options, secrets map[string]*secret) *filter {
 	f := &filter{name: name, spec: res.spec}
 	res.spec.without("all resources are taken to be for this gateway", "ambassador_id")
 	types := 0
-	for kind, read := range map[string]func(*section, Options){"JWT": f.jwt, "OAuth2": f.oauth2} {
+	for kind, read := range map[string]func(*section, Options){
+		"JWT": f.jwt, "OAuth2": f.oauth2, "APIKey": func(s *section, opts Options) { f.apiKeys(s, opts, secrets) },
+	} {
 		// v1alpha1 of gateway.getambassador.io writes type: jwt and jwt: {...}.
 		for _, key := range []string{kind, strings.ToLower(kind)} {
 			if s := res.spec.sub(key); s != nil {
@@ -42,7 +48,6 @@ func readFilter(res *resource, name string, opts Options) *filter {
 	for _, kind := range [][2]string{
 		{"External", "write what the service decides in Rego"},
 		{"Plugin", "write what the plugin does in Rego"},
-		{"APIKey", "set up an authenticator of kind api_key with the keys in a file, if this build has one"},
 	} {
 		for _, key := range []string{kind[0], strings.ToLower(kind[0])} {
 			if res.spec.get(key) != nil {
@@ -225,37 +230,4 @@ func (f *filter) errorResponse(s *section) {
 	}
 	s.differ("", "it shapes every answer of the gateway on its routes, a denial by the policy too, and not only this filter's")
 	f.errors = e
-}
-
-// redirectPath is where Edge Stack has browsers come back to. Providers know it.
-const redirectPath = "/.ambassador/oauth2/redirection-endpoint"
-
-func (f *filter) oauth2(s *section, opts Options) {
-	f.kind = "oidc"
-	if !slices.Contains(opts.Kinds, f.kind) {
-		f.closed = "a filter of type OAuth2 is not carried over: this build has no authenticator of kind oidc"
-		s.differ("", "is not available yet: this build has no authenticator of kind oidc; until then the routes with this filter deny everything")
-		for i := 0; i+1 < len(s.node.Content); i += 2 {
-			s.used[s.node.Content[i].Value] = true // all of it is said
-		}
-		return
-	}
-	f.auth = map[string]any{
-		"issuer": s.text("authorizationURL"), "client_id": s.text("clientID"),
-		"client_secret_file": "secrets/" + f.name + "/oauth2-client-secret", "redirect_path": redirectPath,
-	}
-	if s.get("secret") != nil {
-		s.differ("secret", "secrets do not stand in the configuration: write it into secrets/%s/oauth2-client-secret", f.name)
-	}
-	s.text("secretName")
-	s.text("secretNamespace")
-	if g := s.text("grantType"); g != "" && g != "AuthorizationCode" {
-		f.closed = "the grant " + g + " is not carried over"
-		s.differ("grantType", "%s is not carried over: the routes with this filter deny everything", g)
-	}
-	s.without("requests without a login are told apart by Accept and X-Requested-With", "insteadOfRedirect")
-	s.without("it is sent by authorization_parameters, if the provider wants it", "audience", "extraAuthorizationParameters")
-	s.without("say in the authenticator where people may log in", "protectedOrigins", "allowedInternalOrigins")
-	f.inject(s)
-	f.errorResponse(s.sub("errorResponse"))
 }

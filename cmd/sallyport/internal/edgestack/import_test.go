@@ -26,6 +26,8 @@ func TestGolden(t *testing.T) {
 	}{
 		"filters":          {"filters.yaml", edgestack.Options{Kinds: kinds}},
 		"filters-unsigned": {"filters.yaml", edgestack.Options{Kinds: kinds, AllowUnsigned: true, Issuers: map[string]string{"jwt": "https://idp.example"}}},
+		"machines":         {"machines.yaml", edgestack.Options{Kinds: append([]string{"api_key", "client_credentials", "oidc"}, kinds...)}},
+		"machines-none":    {"machines.yaml", edgestack.Options{Kinds: kinds}},
 		"shop":             {"shop.yaml", edgestack.Options{Kinds: kinds}},
 		"shop-oidc":        {"shop.yaml", edgestack.Options{Kinds: append([]string{"oidc"}, kinds...), Issuers: map[string]string{"": "https://partner.example"}, Audiences: map[string]string{"": "shop"}}},
 	} {
@@ -35,6 +37,9 @@ func TestGolden(t *testing.T) {
 			fmt.Fprintf(&b, "-- sallyport.yaml --\n%s-- %s --\n%s-- files --\n", res.Config, edgestack.PolicyFile, res.Policy)
 			for _, f := range res.Files {
 				fmt.Fprintf(&b, "%s: %s\n", f.Path, f.Content)
+			}
+			for _, w := range res.Written {
+				fmt.Fprintf(&b, "-- %s --\n%s", w.Path, w.Data)
 			}
 			b.WriteString("-- differences --\n")
 			for _, d := range res.Differences {
@@ -96,10 +101,12 @@ func TestResultIsAConfiguration(t *testing.T) {
 
 // TestNoSecretIsPrinted: what stands in a Filter as a secret goes nowhere.
 func TestNoSecretIsPrinted(t *testing.T) {
-	for _, kinds := range [][]string{{"jwt"}, {"jwt", "oidc"}} {
-		res := load(t, "shop.yaml", edgestack.Options{Kinds: kinds})
-		if all := fmt.Sprintf("%s%s%v", res.Config, res.Policy, res.Differences); strings.Contains(all, "hush") {
-			t.Error("the OAuth client's secret is printed")
+	for _, file := range []string{"shop.yaml", "machines.yaml"} {
+		for _, kinds := range [][]string{{"jwt"}, {"jwt", "oidc"}, nil} {
+			res := load(t, file, edgestack.Options{Kinds: kinds})
+			if all := fmt.Sprintf("%s%s%s%v", res.Config, res.Policy, res.Written, res.Differences); strings.Contains(all, "hush") || strings.Contains(all, "aHVzaC") {
+				t.Errorf("%s: a secret is printed", file)
+			}
 		}
 	}
 }

@@ -20,6 +20,8 @@ type output struct {
 	config document
 	files  []Needed
 
+	written []Written
+
 	taken []placed
 	names []string // of routes
 
@@ -61,6 +63,7 @@ type route struct {
 	Rewrite            map[string]string       `yaml:"rewrite,omitempty,flow"`
 	Timeout            string                  `yaml:"timeout,omitempty"`
 	ForwardCredentials bool                    `yaml:"forward_credentials,omitempty"`
+	Authorization      string                  `yaml:"upstream_authorization,omitempty"`
 	UpstreamHeaders    []template.Header       `yaml:"upstream_headers,omitempty"`
 	ErrorResponse      *template.ErrorResponse `yaml:"error_response,omitempty"`
 	Labels             map[string]string       `yaml:"labels,omitempty,flow"`
@@ -148,6 +151,9 @@ func (o *output) route(name string, at region, m *mapping, g *guard, closed, lab
 
 func (o *output) guard(r *route, g *guard) {
 	for _, f := range g.filters {
+		if !f.used {
+			o.files, o.written = append(o.files, f.needed...), append(o.written, f.written...)
+		}
 		f.used = true
 		r.Authenticate = append(r.Authenticate, f.name)
 		o.config.Authenticators[f.name] = map[string]any{f.kind: f.auth}
@@ -155,14 +161,9 @@ func (o *output) guard(r *route, g *guard) {
 		if file, ok := f.auth["client_secret_file"].(string); ok {
 			o.need(file, "the OAuth client's secret")
 		}
-		if f.kind == "oidc" { // what the routes ask for has to be asked for at the login
-			scopes, _ := f.auth["scopes"].([]string)
-			for _, scope := range append([]string{"openid"}, g.scopes...) {
-				if !slices.Contains(scopes, scope) {
-					scopes = append(scopes, scope)
-				}
-			}
-			f.auth["scopes"] = scopes
+		f.ask(g.scopes)
+		if f.upstreamToken {
+			r.Authorization = "token"
 		}
 		if len(f.claims) > 0 {
 			o.claims[f.name] = f.claims
@@ -171,6 +172,26 @@ func (o *output) guard(r *route, g *guard) {
 	r.UpstreamHeaders, r.ErrorResponse = g.filters[0].headers, g.filters[0].errors
 	if len(g.scopes) > 0 {
 		r.Require = map[string][]string{"scopes": g.scopes}
+	}
+}
+
+// ask has a filter that gets tokens ask for the scopes that a route demands.
+func (f *filter) ask(scopes []string) {
+	switch f.kind {
+	case "oidc":
+		scopes = append([]string{"openid"}, scopes...)
+	case "client_credentials":
+	default:
+		return
+	}
+	asked, _ := f.auth["scopes"].([]string)
+	for _, scope := range scopes {
+		if !slices.Contains(asked, scope) {
+			asked = append(asked, scope)
+		}
+	}
+	if len(asked) > 0 {
+		f.auth["scopes"] = asked
 	}
 }
 

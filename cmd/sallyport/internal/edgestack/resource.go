@@ -63,6 +63,10 @@ func readDocument(file string, n *yaml.Node, r *report) []*resource {
 		}
 	}
 	top.get("status")
+	if res.kind == "Secret" && version == "v1" && res.name != "" {
+		res.spec = top
+		return []*resource{res}
+	}
 	if !known(version) {
 		r.differences = append(r.differences, Difference{file, n.Line, res.title(), "apiVersion", fmt.Sprintf("%q is not Edge Stack's: the resource is not carried over", version)})
 		return nil

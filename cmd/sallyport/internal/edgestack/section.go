@@ -141,6 +141,24 @@ func (s *section) duration(key string) time.Duration {
 	return v
 }
 
+// pairs returns a mapping of texts, never nil.
+func (s *section) pairs(key string) map[string]string {
+	if below := s.sub(key); below != nil {
+		return below.all()
+	}
+	return map[string]string{}
+}
+
+// all returns every key with its text.
+func (s *section) all() map[string]string {
+	out := map[string]string{}
+	for i := 0; i+1 < len(s.node.Content); i += 2 {
+		name := s.node.Content[i].Value
+		out[name] = s.text(name)
+	}
+	return out
+}
+
 // sub returns the keys below key, nil if absent.
 func (s *section) sub(key string) *section {
 	n := s.get(key)

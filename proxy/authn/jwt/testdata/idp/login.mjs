@@ -103,7 +103,7 @@ server.listen(0, '127.0.0.1', () => {
   const provider = new Provider(issuer, {
     clients: options.clients.map((differences) => ({
       client_id: 'web', client_secret: 'a-secret-for-the-test-only', grant_types: ['authorization_code', 'refresh_token'],
-      response_types: ['code'], redirect_uris: origins.map((o) => `${o}${options.under}/callback`), post_logout_redirect_uris: byes,
+      response_types: ['code'], redirect_uris: origins.flatMap((o) => [`${o}${options.under}/callback`, `${o}/.ambassador/oauth2/redirection-endpoint`]), post_logout_redirect_uris: byes,
       backchannel_logout_uri: `${options.tells}${options.under}/backchannel-logout`, backchannel_logout_session_required: true, require_auth_time: true,
       ...differences,
     })),

@@ -1,0 +1,240 @@
+package clientcredentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/jwt"
+)
+
+const (
+	maxMetadata = 1 << 20 // bytes
+	metadataAge = 10 * time.Minute
+	// metadataRetry is the time between two attempts to discover.
+	metadataRetry = time.Second
+)
+
+// After so many questions in a row without an answer the provider is left alone for
+// breakFor, and then asked one question. Until it answers that, all others fail at
+// once: they neither wait for it nor keep it down.
+const (
+	breakAfter = 10
+	breakFor   = time.Second
+)
+
+var (
+	// errAbsent: the provider did not answer, or somebody before it said so.
+	errAbsent = errors.New("the provider does not answer")
+	// errBusy: too many questions are under way.
+	errBusy = errors.New("too many questions to the provider are under way")
+)
+
+// granted is a token as the provider gave it; nothing of it is verified.
+type granted struct {
+	token string
+	life  time.Duration // 0: not said
+}
+
+// provider is whom the gateway asks for tokens, by a bounded number of questions at a
+// time.
+type provider struct {
+	config  Config
+	client  *fetch.Client
+	http    *http.Client
+	slots   chan struct{}
+	breaker *gobreaker.CircuitBreaker[*granted]
+
+	mu      sync.Mutex // held during discovery
+	found   string
+	next    time.Time // when to discover again
+	lastErr error
+}
+
+func newProvider(name string, c Config) (*provider, error) {
+	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: c.MaxConcurrent})
+	p := &provider{config: c, client: client, slots: make(chan struct{}, c.MaxConcurrent)}
+	p.http = &http.Client{Transport: bounded{client}}
+	p.breaker = gobreaker.NewCircuitBreaker[*granted](gobreaker.Settings{
+		Name: name, MaxRequests: 1, Timeout: breakFor,
+		ReadyToTrip: func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= breakAfter },
+		// A provider that answers is there, whatever it says: nobody closes the way for
+		// others by credentials that it refuses.
+		IsSuccessful: func(err error) bool { return !errors.Is(err, errAbsent) },
+	})
+	return p, err
+}
+
+// bounded sends what the OAuth library asks by the rules of package fetch.
+type bounded struct{ client *fetch.Client }
+
+// RoundTrip implements http.RoundTripper, which has either a response or an error: a
+// redirect that is not followed has both.
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.client.Do(req)
+	if err != nil && resp != nil {
+		_ = resp.Body.Close() // nothing of it counts
+		return nil, err
+	}
+	return resp, err
+}
+
+// ask gets a token for a client. The error is authn.ErrInvalid if the provider refuses
+// the client; any other says nothing about it. The context bounds the question.
+func (p *provider) ask(ctx context.Context, c credentials) (*granted, error) {
+	if err := p.take(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-p.slots }()
+	return p.breaker.Execute(func() (*granted, error) { return p.grant(ctx, c) })
+}
+
+// take waits for a turn, which is given back through slots.
+func (p *provider) take(ctx context.Context) error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(p.config.MaxWait)
+	defer timer.Stop()
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return errBusy
+}
+
+func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
+	endpoint, err := p.endpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	params := url.Values{}
+	for name, value := range p.config.Parameters {
+		params.Set(name, value)
+	}
+	o := clientcredentials.Config{
+		ClientID: c.id, ClientSecret: c.secret, TokenURL: endpoint, Scopes: p.config.Scopes,
+		EndpointParams: params, AuthStyle: oauth2.AuthStyleInHeader,
+	}
+	if p.config.ClientAuth == authPost {
+		o.AuthStyle = oauth2.AuthStyleInParams
+	}
+	t, err := o.Token(context.WithValue(ctx, oauth2.HTTPClient, p.http))
+	if err != nil {
+		return nil, fmt.Errorf("token endpoint %s: %w", endpoint, classify(err))
+	}
+	if !strings.EqualFold(t.TokenType, "Bearer") {
+		return nil, fmt.Errorf("token endpoint %s: the token is of type %.32q, not Bearer", endpoint, t.TokenType)
+	}
+	return &granted{token: t.AccessToken, life: time.Duration(max(0, t.ExpiresIn)) * time.Second}, nil
+}
+
+// classify drops the text of the answer, which may repeat what was sent.
+func classify(err error) error {
+	var answer *oauth2.RetrieveError
+	if !errors.As(err, &answer) {
+		if connection, ok := errors.AsType[*url.Error](err); ok {
+			return fmt.Errorf("%w: %w", errAbsent, connection.Err)
+		}
+		return errors.New("its answer is not one of a token endpoint")
+	}
+	switch status := answer.Response.StatusCode; {
+	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
+		return fmt.Errorf("%w: somebody answered %d", errAbsent, status)
+	case status == http.StatusUnauthorized || status == http.StatusBadRequest && refusal(answer.ErrorCode):
+		return fmt.Errorf("%w: it refuses the client: %d %.64q", authn.ErrInvalid, status, answer.ErrorCode)
+	default:
+		return fmt.Errorf("it answered %d %.64q", status, answer.ErrorCode)
+	}
+}
+
+// refusal are the errors that are about the client (RFC 6749 section 5.2, RFC 8707
+// section 2). Others are about the gateway or the provider.
+func refusal(code string) bool {
+	switch code {
+	case "invalid_client", "unauthorized_client", "invalid_grant", "invalid_scope", "invalid_target", "access_denied":
+		return true
+	}
+	return false
+}
+
+// endpoint returns the token endpoint, and discovers it if need be. While the provider
+// is away what it last said counts.
+func (p *provider) endpoint(ctx context.Context) (string, error) {
+	if p.config.TokenURL != "" {
+		return p.config.TokenURL, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := time.Now(); !now.Before(p.next) {
+		found, err := p.discover(ctx)
+		if err == nil {
+			p.found, p.lastErr, p.next = found, nil, now.Add(metadataAge)
+		} else {
+			p.lastErr, p.next = fmt.Errorf("discover %s: %w", p.config.Issuer, err), time.Now().Add(metadataRetry)
+		}
+	}
+	if p.found != "" {
+		return p.found, nil
+	}
+	return "", p.lastErr
+}
+
+// discover reads the issuer's metadata (OpenID Connect Discovery 1.0 section 4). The
+// issuer named there must be ours to the letter (section 4.3): secrets go to the
+// address that it names.
+func (p *provider) discover(ctx context.Context) (string, error) {
+	data, err := p.get(ctx, strings.TrimSuffix(p.config.Issuer, "/")+"/.well-known/openid-configuration")
+	if err != nil {
+		return "", err
+	}
+	doc, err := jwt.Object(data)
+	if err != nil {
+		return "", fmt.Errorf("metadata: %w", err)
+	}
+	if doc["issuer"] != p.config.Issuer {
+		return "", fmt.Errorf("metadata is of issuer %.64q", doc["issuer"])
+	}
+	endpoint, ok := doc["token_endpoint"].(string)
+	if !ok {
+		return "", errors.New("metadata has no token_endpoint")
+	}
+	if err := fetch.CheckURL(endpoint, p.config.InsecureHTTP); err != nil {
+		return "", fmt.Errorf("token_endpoint %.64q %w", endpoint, err)
+	}
+	return endpoint, nil
+}
+
+func (p *provider) get(ctx context.Context, address string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errAbsent, err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing is written; a read error shows below
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", address, resp.Status)
+	}
+	return fetch.Read(resp.Body, maxMetadata, address)
+}
