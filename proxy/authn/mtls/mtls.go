@@ -4,7 +4,8 @@
 // enter, what their subject is called, and whose word counts for a forwarded one.
 //
 // It does not verify the chains and the revocation of connections: the handshake
-// did, with what package certs holds.
+// did, with what package certs holds. Only where a SPIFFE trust domain has authorities of
+// its own does it verify the chain again, with these.
 package mtls
 
 import (
