@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -101,6 +102,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = basic.New(name, *c.Basic)
 	case c.SignedHeader != nil:
 		made, err = signedheader.New(name, *c.SignedHeader, signedheader.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+	case c.HTTPSignature != nil:
+		made, err = httpsignature.New(name, *c.HTTPSignature, httpsignature.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}
@@ -116,6 +119,10 @@ func inherit(built, old *authenticator) {
 	switch next := built.Authenticator.(type) {
 	case *jwt.Authenticator:
 		if prev, ok := old.Authenticator.(*jwt.Authenticator); ok {
+			next.Inherit(prev)
+		}
+	case *httpsignature.Authenticator:
+		if prev, ok := old.Authenticator.(*httpsignature.Authenticator); ok {
 			next.Inherit(prev)
 		}
 	case *oidc.Authenticator:

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -37,6 +38,8 @@ type Authenticator struct {
 	Basic *basic.Config `yaml:"basic"`
 	// SignedHeader takes the identity from a header that a proxy in front signs.
 	SignedHeader *signedheader.Config `yaml:"signed_header"`
+	// HTTPSignature takes the identity from a signature of the request (RFC 9421).
+	HTTPSignature *httpsignature.Config `yaml:"http_signature"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

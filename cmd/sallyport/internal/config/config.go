@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -178,7 +179,7 @@ func defaults() []any {
 		Listener{ListenerConfig: proxy.DefaultListener()},
 		upstream.Default(),
 		jwt.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(),
-		apikey.Default(), basic.Default(), signedheader.Default(),
+		apikey.Default(), basic.Default(), signedheader.Default(), httpsignature.Default(),
 		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}
 }
