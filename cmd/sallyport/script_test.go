@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,8 +31,27 @@ func TestScripts(t *testing.T) {
 			"upstream": upstream,
 			"request":  request,
 			"iap":      iap,
+			"snippet":  snippet,
 		},
 	})
+}
+
+// snippet writes a piece of shell of a page of the documentation into a file: snippet PAGE
+// NUMBER FILE. The first is 1.
+func snippet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: snippet PAGE NUMBER FILE")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", args[0]))
+	ts.Check(err)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	pieces := strings.Split(string(text), "```sh\n")
+	if n < 1 || n >= len(pieces) {
+		ts.Fatalf("%s has %d pieces of shell, not %d", args[0], len(pieces)-1, n)
+	}
+	piece, _, _ := strings.Cut(pieces[n], "```")
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(piece), 0o600))
 }
 
 // status runs a command and demands its exit status: status N CMD ARGS...

@@ -70,6 +70,16 @@ var (
 	ErrNotYetValid = errors.New("not valid yet")
 )
 
+// BodyError is what an authenticator answers when the client did not deliver the body
+// that its credential is about, or one too long to be looked at. Err has the class of the
+// answer, such as authz.ErrBodyTooLarge. The chain stops.
+type BodyError struct{ Err error }
+
+func (e *BodyError) Error() string { return "body cannot be verified: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *BodyError) Unwrap() error { return e.Err }
+
 // Request is what authenticators may look at, and what they leave for whoever
 // asked. It is valid during the call only.
 type Request struct {
@@ -237,6 +247,12 @@ type Authenticator interface {
 	// ErrInvalid, ErrUnavailable or ErrTooMany (wrapped, with the detail for the
 	// log).
 	Authenticate(ctx context.Context, r *Request) (*authz.Identity, error)
+}
+
+// Inviter is an authenticator that has more to say of how to authenticate than a
+// challenge does: further fields of a 401, with lower-case names.
+type Inviter interface {
+	Invitation(r *Request) []authz.Header
 }
 
 // Challenger is an authenticator that can say how to authenticate.

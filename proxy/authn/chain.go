@@ -118,6 +118,16 @@ func (c *Chain) StepUp(ctx context.Context, r *Request, id *authz.Identity, chal
 	return nil
 }
 
+// Invitations returns what the authenticators add to a 401, in their order.
+func (c *Chain) Invitations(r *Request) (out []authz.Header) {
+	for i := range c.links {
+		if v, ok := c.links[i].Authenticator.(Inviter); ok {
+			out = append(out, v.Invitation(r)...)
+		}
+	}
+	return out
+}
+
 func (l *link) refuse(err error) *refusal {
 	if errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnavailable) {
 		l.outcomes.rejected.Add(1)
@@ -126,6 +136,10 @@ func (l *link) refuse(err error) *refusal {
 	if tooMany := (*TooManyError)(nil); errors.As(err, &tooMany) {
 		l.outcomes.limited.Add(1)
 		return &refusal{by: l, class: tooMany, err: err}
+	}
+	if body := (*BodyError)(nil); errors.As(err, &body) {
+		l.outcomes.rejected.Add(1)
+		return &refusal{by: l, class: body.Err, err: err}
 	}
 	l.outcomes.unavailable.Add(1)
 	return &refusal{by: l, class: ErrUnavailable, err: err}

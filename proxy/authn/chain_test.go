@@ -166,6 +166,35 @@ func TestMetric(t *testing.T) {
 	}
 }
 
+// invites says in a 401 what to do.
+type invites struct{ answers }
+
+func (invites) Invitation(r *authn.Request) []authz.Header {
+	return []authz.Header{{Name: "accept-x", Value: r.Method}}
+}
+
+func TestInvitations(t *testing.T) {
+	says := authn.Named{Name: "says", Authenticator: answers{err: authn.ErrNotMine}}
+	inviter := authn.Named{Name: "invites", Authenticator: invites{answers{err: authn.ErrNotMine}}}
+	got := newChain(t, says, inviter, inviter).Invitations(&authn.Request{Method: "PUT"})
+	want := []authz.Header{{Name: "accept-x", Value: "PUT"}, {Name: "accept-x", Value: "PUT"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestBodyError: what is wrong with a body is the client's, is no bad credential, and
+// ends the walk.
+func TestBodyError(t *testing.T) {
+	err := fmt.Errorf("signature: %w", &authn.BodyError{Err: fmt.Errorf("too long: %w", authz.ErrBodyTooLarge)})
+	c := newChain(t, authn.Named{Name: "signed", Authenticator: answers{err: err, scheme: "Signature"}},
+		authn.Named{Name: "anyone", Authenticator: anonymous.New("anyone", anonymous.Config{})})
+	_, got := c.Authenticate(t.Context(), &authn.Request{})
+	if !errors.Is(got, authz.ErrBodyTooLarge) || errors.Is(got, authn.ErrInvalid) || errors.Is(got, authn.ErrUnavailable) {
+		t.Errorf("got %v", got)
+	}
+}
+
 // greets sends people to log in, and knows those that it let in.
 type greets struct {
 	answers

@@ -3,6 +3,7 @@ package judge
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -54,6 +55,16 @@ func (j *Judge) stepUp(ctx context.Context, c *judged) {
 	}
 	if a := s.StepUp(ctx, &c.who, c.Input.Identity, c.Decision.Challenge); a != nil {
 		c.Answer = answerOf(a)
+	}
+}
+
+// invite adds to a 401 what authenticators say beside their challenges.
+func (j *Judge) invite(c *judged) {
+	if c.Answer.Status != http.StatusUnauthorized || c.Route == nil {
+		return
+	}
+	if v, ok := j.cfg.Chains[c.Route.Index].(Inviter); ok {
+		c.Answer.Headers = append(c.Answer.Headers, v.Invitations(&c.who)...)
 	}
 }
 

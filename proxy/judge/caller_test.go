@@ -11,6 +11,36 @@ import (
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
+// invitingChain finds no credential, and says what one would be.
+type invitingChain struct{ err error }
+
+func (c invitingChain) Authenticate(context.Context, *authn.Request) (*authz.Identity, error) {
+	return nil, c.err
+}
+func (invitingChain) Challenges(error) []string { return []string{"Signature"} }
+func (invitingChain) Invitations(r *authn.Request) []authz.Header {
+	return []authz.Header{{Name: "accept-signature", Value: r.Method}}
+}
+
+// TestInvitation: only a 401 says how to authenticate.
+func TestInvitation(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		status int
+		want   int
+	}{
+		{authn.ErrNoCredential, 401, 1}, {authn.ErrInvalid, 401, 1}, {authn.ErrUnavailable, 503, 0}, {authz.ErrBodyTooLarge, 413, 0},
+	} {
+		j := newJudge(t, &authz.Decision{Allow: true})
+		j.cfg.Chains[0] = invitingChain{tt.err}
+		v := j.Judge(context.Background(), arrival("GET", "/v1/orders/1"))
+		got := slices.DeleteFunc(slices.Clone(v.Answer.Headers), func(h authz.Header) bool { return h.Name != "accept-signature" || h.Value != "GET" })
+		if v.Answer.Status != tt.status || len(got) != tt.want {
+			t.Errorf("%v: got %d with %v", tt.err, v.Answer.Status, v.Answer.Headers)
+		}
+	}
+}
+
 // mechanism is an authenticator that does what a test says.
 type mechanism func(r *authn.Request) (*authz.Identity, error)
 

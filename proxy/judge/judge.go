@@ -42,6 +42,12 @@ type Stepper interface {
 	StepUp(ctx context.Context, r *authn.Request, id *authz.Identity, c *authz.Challenge) *authn.Answer
 }
 
+// Inviter is a Chain whose authenticators have more to say of how to authenticate than
+// challenges do: further fields of a 401.
+type Inviter interface {
+	Invitations(r *authn.Request) []authz.Header
+}
+
 // Config is what requests are judged by. All of it is immutable.
 type Config struct {
 	Routes *route.Table
@@ -183,6 +189,7 @@ func (j *Judge) Judge(ctx context.Context, a *Arrival) *Verdict {
 	j.describe(c.Input, a, trusted)
 	if err := j.judge(ctx, a, c, trusted); err != nil {
 		j.refuse(&c.Verdict, err)
+		j.invite(c)
 	}
 	j.discover(c)
 	c.Response = c.who.Response

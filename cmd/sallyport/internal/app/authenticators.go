@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/clientcredentials"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -104,6 +105,8 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 		made, err = signedheader.New(name, *c.SignedHeader, signedheader.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.ClientCredentials != nil:
 		made, err = clientcredentials.New(name, *c.ClientCredentials, clientcredentials.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+	case c.HTTPSignature != nil:
+		made, err = httpsignature.New(name, *c.HTTPSignature, httpsignature.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	default:
 		made = anonymous.New(name, *c.Anonymous)
 	}
@@ -123,6 +126,10 @@ func inherit(built, old *authenticator) {
 		}
 	case *introspection.Authenticator:
 		if prev, ok := old.Authenticator.(*introspection.Authenticator); ok {
+			next.Inherit(prev)
+		}
+	case *httpsignature.Authenticator:
+		if prev, ok := old.Authenticator.(*httpsignature.Authenticator); ok {
 			next.Inherit(prev)
 		}
 	case *oidc.Authenticator:

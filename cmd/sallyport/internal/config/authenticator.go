@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/clientcredentials"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -41,6 +42,8 @@ type Authenticator struct {
 	// ClientCredentials gets a token for callers that send a client identifier and a
 	// secret in headers.
 	ClientCredentials *clientcredentials.Config `yaml:"client_credentials"`
+	// HTTPSignature takes the identity from a signature of the request (RFC 9421).
+	HTTPSignature *httpsignature.Config `yaml:"http_signature"`
 	// Anonymous lets requests without a credential reach the policy.
 	Anonymous *anonymous.Config `yaml:"anonymous"`
 }

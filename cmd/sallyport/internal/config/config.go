@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/clientcredentials"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -180,7 +181,7 @@ func defaults() []any {
 		Listener{ListenerConfig: proxy.DefaultListener()},
 		upstream.Default(),
 		jwt.Default(), splittoken.Default(), introspection.Default(), kubernetes.Default(), oidc.Default(),
-		apikey.Default(), basic.Default(), signedheader.Default(), clientcredentials.Default(),
+		apikey.Default(), basic.Default(), signedheader.Default(), clientcredentials.Default(), httpsignature.Default(),
 		identitytoken.Default(), grant.DefaultExchange(), grant.DefaultCredentials(),
 	}
 }

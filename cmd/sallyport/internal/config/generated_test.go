@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/apikey"
 	"github.com/sallyport/sallyport/proxy/authn/basic"
 	"github.com/sallyport/sallyport/proxy/authn/clientcredentials"
+	"github.com/sallyport/sallyport/proxy/authn/httpsignature"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/kubernetes"
@@ -47,6 +48,7 @@ func TestGenerated(t *testing.T) {
 		SignedHeader:  new(signedheader.Default()),
 
 		ClientCredentials: new(clientcredentials.Default()),
+		HTTPSignature:     new(httpsignature.Default()),
 	}}
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}

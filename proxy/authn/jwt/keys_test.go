@@ -1,0 +1,116 @@
+package jwt
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn"
+)
+
+func findKey(t *testing.T, k *Keys, id string) error {
+	t.Helper()
+	found, err := k.Find(t.Context(), id)
+	if (found == nil) == (err == nil) {
+		t.Fatalf("%q: got %v and %v", id, found, err)
+	}
+	return err
+}
+
+// TestKeysOfURL: a key is found by kid or thumbprint, a new one as soon as it is asked
+// for, and what a server that is down may have is unknown and not absent.
+func TestKeysOfURL(t *testing.T) {
+	one, two := newSigner(t, "one", "ES256"), newSigner(t, "two", "EdDSA")
+	is := newIssuer(t, one)
+	k, err := NewKeys("test", KeySource{URL: is.URL + "/keys", RefreshInterval: time.Hour}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := findKey(t, k, "one"); !errors.Is(err, authn.ErrUnavailable) {
+		t.Errorf("before the first fetch: %v", err)
+	}
+	if err := k.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx := t.Context()
+	go func() { done <- k.Run(ctx) }()
+	t.Cleanup(func() {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	if err := findKey(t, k, "one"); err != nil {
+		t.Error(err)
+	}
+	thumb := base64.RawURLEncoding.EncodeToString(k.ring.current.Load().keys[0].thumbprint)
+	if got := k.Get(thumb); got == nil || got.ID != "one" {
+		t.Errorf("by thumbprint: %v", got)
+	}
+	if err := findKey(t, k, "made-up"); !errors.Is(err, authn.ErrForeign) {
+		t.Errorf("unknown key: %v", err)
+	}
+	is.publish(t, one, two)
+	if err := findKey(t, k, "two"); err != nil {
+		t.Errorf("new key: %v", err)
+	}
+	next, err := NewKeys("test", KeySource{URL: is.URL + "/keys", RefreshInterval: time.Hour}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Inherit(k)
+	if err := findKey(t, next, "two"); err != nil {
+		t.Errorf("after a reload: %v", err)
+	}
+	is.answer(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","k":"`+thumb+`"}]}`)
+	})
+	if err := k.ring.refresh(t.Context()); err == nil {
+		t.Error("a shared secret was fetched")
+	}
+	if err := findKey(t, k, "three"); !errors.Is(err, authn.ErrUnavailable) {
+		t.Errorf("unknown key of a server that is broken: %v", err)
+	}
+	if err := findKey(t, k, "two"); err != nil {
+		t.Errorf("known key of a server that is broken: %v", err)
+	}
+}
+
+func TestKeysOfFile(t *testing.T) {
+	one, two := newSigner(t, "one", "ES256"), newSigner(t, "two", "EdDSA")
+	file := filepath.Join(t.TempDir(), "keys.json")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(mustJSON(t, one.jwk()))
+	k, err := NewKeys("test", KeySource{File: file}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := findKey(t, k, "one"); err != nil {
+		t.Errorf("single key: %v", err)
+	}
+	write(jwks(t, two))
+	if err := k.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := findKey(t, k, "one"); !errors.Is(err, authn.ErrForeign) {
+		t.Errorf("removed key: %v", err)
+	}
+	for _, text := range []string{`{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 32)) + `"}]}`, `[]`, `{`} {
+		write(text)
+		if err := k.Reload(t.Context()); err == nil {
+			t.Errorf("%s was taken", text)
+		}
+	}
+	if err := findKey(t, k, "two"); err != nil {
+		t.Errorf("after a broken file: %v", err)
+	}
+}
