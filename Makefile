@@ -34,7 +34,6 @@ pins: ## what is pinned in allocations and memory, without the race detector's o
 generate: build ## references and schemas that come from the code
 	$(GO) generate ./cmd/...
 	$(MAKE) --no-print-directory chart-schema chart-docs
-	$(MAKE) chart-schema chart-docs
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## linters and formatting

@@ -90,6 +90,8 @@ func TestConfigRefuses(t *testing.T) {
 		"authorization_parameters.sub": func(c *Config) {
 			c.RequestObject, c.RequestObjectKeyFile, c.AuthorizationParameters = true, "k", map[string]string{"sub": "x"}
 		},
+		"concurrent_logins: 6":                   func(c *Config) { c.ConcurrentLogins = 6 },
+		"concurrent_logins: -1":                  func(c *Config) { c.ConcurrentLogins = -1 },
 		"pushed_authorization_requests: \"yes\"": func(c *Config) { c.PushedAuthorizationRequests = "yes" },
 		"session.lifetime":                       func(c *Config) { c.Session.Lifetime = 1 },
 	} {

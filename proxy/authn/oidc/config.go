@@ -103,6 +103,11 @@ type Config struct {
 	// https://app.example.com. Without any, every host that reaches the gateway is one;
 	// the provider then is who refuses redirect URIs that it does not know.
 	Origins []string `yaml:"origins"`
+	// ConcurrentLogins is how many logins one browser may have under way, each of which
+	// is a cookie that travels with every request until it ends: 1 to 5. With more than
+	// one, several tabs can log in at once; with one, a login that begins ends the one
+	// before.
+	ConcurrentLogins int `yaml:"concurrent_logins"`
 	// Userinfo asks the provider's userinfo endpoint at each login and renewal; its
 	// claims are added to those of the ID token.
 	Userinfo bool `yaml:"userinfo"`
@@ -128,7 +133,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Scopes: []string{"openid", "email"}, RedirectPath: "/oauth2/callback", Leeway: 30 * time.Second,
-		PushedAuthorizationRequests: pushAuto, Session: session.Default(),
+		PushedAuthorizationRequests: pushAuto, ConcurrentLogins: 1, Session: session.Default(),
 	}
 }
 
@@ -143,6 +148,9 @@ func (c Config) filled() Config {
 	}
 	if c.RedirectPath == "" {
 		c.RedirectPath = d.RedirectPath
+	}
+	if c.ConcurrentLogins == 0 {
+		c.ConcurrentLogins = d.ConcurrentLogins
 	}
 	if c.PushedAuthorizationRequests == "" {
 		c.PushedAuthorizationRequests = d.PushedAuthorizationRequests
@@ -258,6 +266,9 @@ func reserved() []string {
 
 func (c Config) validateParameters() error {
 	var errs []error
+	if c.ConcurrentLogins < 1 || c.ConcurrentLogins > maxFlows {
+		errs = append(errs, setting.Problemf("concurrent_logins", "%d is not between 1 and %d", c.ConcurrentLogins, maxFlows))
+	}
 	for name := range c.AuthorizationParameters {
 		if slices.Contains(reserved(), name) || c.RequestObject && slices.Contains(ofRequestObject(), name) {
 			errs = append(errs, setting.Problemf("authorization_parameters."+name, "is for the gateway to set"))

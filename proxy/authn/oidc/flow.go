@@ -17,9 +17,8 @@ import (
 const (
 	// flowLife is how long a login may take.
 	flowLife = 10 * time.Minute
-	// maxFlows is how many logins one browser may have under way: one that is started
-	// with the tabs of yesterday begins as many at once. Each is a cookie that travels
-	// with every request until it ends.
+	// maxFlows is how many logins one browser may be allowed to have under way: one that
+	// is started with the tabs of yesterday begins as many at once.
 	maxFlows = 5
 	// maxFlowBytes bounds what the older of them have in their cookies together. Other
 	// sites can have a browser begin logins, for pages with long names: they must not
@@ -53,7 +52,7 @@ func (a *Authenticator) remember(r *authn.Request, f *flow) error {
 	if err != nil {
 		return err
 	}
-	a.forgetFlows(r, maxFlows-1)
+	a.forgetFlows(r, a.config.ConcurrentLogins-1)
 	sealed := base64.RawURLEncoding.EncodeToString(a.keys.Seal(a.flowPurpose(), text))
 	return a.flowOf(f.State).Write(r, sealed, flowLife)
 }

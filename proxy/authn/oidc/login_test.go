@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -275,7 +276,7 @@ func TestCallbackRefuses(t *testing.T) {
 // own page, in any order.
 func TestTabs(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
-		s := newSetup(t, nil)
+		s := newSetup(t, severalLogins)
 		b := s.browser()
 		var asked []url.Values
 		for i := range 3 {
@@ -294,7 +295,7 @@ func TestTabs(t *testing.T) {
 
 // TestManyLogins: logins that nobody ends do not add up in the browser.
 func TestManyLogins(t *testing.T) {
-	s := newSetup(t, nil)
+	s := newSetup(t, severalLogins)
 	b := s.browser()
 	b.jar["__Host-sallyport-login-login~1234"] = "1.none"
 	for range 3 * maxFlows {
@@ -312,7 +313,7 @@ func TestManyLogins(t *testing.T) {
 // TestLongLogins: another site that has the browser ask for pages with long names
 // cannot make the cookies of its requests too many.
 func TestLongLogins(t *testing.T) {
-	s := newSetup(t, nil)
+	s := newSetup(t, severalLogins)
 	b := s.browser()
 	for range maxFlows {
 		s.pass(time.Second)
@@ -324,6 +325,27 @@ func TestLongLogins(t *testing.T) {
 	}
 	if size > 8<<10 || len(b.jar) < 2 {
 		t.Errorf("%d cookies of %d bytes", len(b.jar), size)
+	}
+}
+
+func severalLogins(c *Config) { c.ConcurrentLogins = maxFlows }
+
+// TestOneLoginAtATime: unless more are allowed, a login that begins takes the place of
+// the one before, whose page says what to do.
+func TestOneLoginAtATime(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	first := b.begin("/first")
+	s.pass(time.Second)
+	second := b.begin("/second")
+	if len(b.jar) != 1 {
+		t.Errorf("cookies of logins: %v", slices.Collect(keys(b.jar)))
+	}
+	if a := b.at(b.back(first)); a.Status != 400 || !strings.Contains(string(a.Body), "Begin again") {
+		t.Errorf("the first login: %d %s", a.Status, a.Why)
+	}
+	if got := sent(t, b.at(b.back(second))).Path; got != "/second" || !b.in() {
+		t.Errorf("the second login is sent to %s", got)
 	}
 }
 
@@ -598,6 +620,48 @@ func TestRenewal(t *testing.T) {
 }
 
 // TestRenewalRefused: the session ends.
+// TestRenewalHalfWay: what a renewal spent is not lost when the provider then is not
+// there for the rest; who the session is of stays what it was.
+func TestRenewalHalfWay(t *testing.T) {
+	good := func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]any{"sub": "alice", "name": "Alice"})
+	}
+	for name, change := range map[string]func(*fake){
+		"key set is down": func(f *fake) {
+			f.keysDown.Store(true)
+			f.header = map[string]string{"kid": "k2"}
+			f.claims = map[string]any{"sub": "bob", "email": "bob@example.com"}
+		},
+		"userinfo is down": func(f *fake) {
+			f.userinfo = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) }
+		},
+	} {
+		s := newSetup(t, func(c *Config) { c.Userinfo = true })
+		s.idp.set(func(f *fake) { f.userinfo = good })
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = s.a.Run(ctx) }) // fetches key sets
+		b := s.browser()
+		b.logIn("/")
+		s.pass(time.Minute)
+		s.idp.set(change)
+		r, id, _ := b.get("/x")
+		if id == nil || r.Token != "at-c" || id.Subject != "alice" || id.Claims["name"] != "Alice" || id.Claims["email"] != "alice@example.com" {
+			t.Fatalf("%s: identity %+v, token %q", name, id, r.Token)
+		}
+		s.pass(time.Minute)
+		s.idp.keysDown.Store(false)
+		s.idp.set(func(f *fake) { f.header, f.claims, f.userinfo = nil, nil, good })
+		r, id, _ = b.get("/x")
+		asked := s.idp.questions()
+		if id == nil || r.Token != "at-d" || asked[len(asked)-1].Get("refresh_token") != "rt-at-c" {
+			t.Errorf("%s: renewed then: identity %+v, token %q, asked %v", name, id, r.Token, asked[len(asked)-1])
+		}
+		stop()
+		running.Wait()
+	}
+}
+
 func TestRenewalRefused(t *testing.T) {
 	for name, change := range map[string]func(*fake){
 		"refused": func(f *fake) {

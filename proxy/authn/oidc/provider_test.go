@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ import (
 type fake struct {
 	*httptest.Server
 	key *ecdsa.PrivateKey
+
+	keysDown atomic.Bool // the key set is not to be had
 
 	mu       sync.Mutex
 	metadata map[string]any                               // changes
@@ -66,6 +69,10 @@ func newFake(t *testing.T, now func() time.Time) *fake {
 		writeJSON(w, doc)
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
+		if f.keysDown.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
 		b64 := base64.RawURLEncoding.EncodeToString
 		x, y := make([]byte, 32), make([]byte, 32)
 		writeJSON(w, map[string]any{"keys": []any{map[string]any{

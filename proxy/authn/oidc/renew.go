@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"time"
+
+	"golang.org/x/oauth2"
 
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/session"
@@ -43,16 +46,20 @@ func (a *Authenticator) ask(ctx context.Context, s *session.Session) (*session.S
 	next.Claims = maps.Clone(s.Claims)
 	raw, ok := token.Extra("id_token").(string)
 	if !ok || raw == "" {
-		return next, a.equip(ctx, m, next, token, s.IDToken, now)
+		return a.equipAgain(ctx, m, s, next, token, s.IDToken, now)
 	}
 	claims, err := a.identify(ctx, raw, token.AccessToken, "", now)
-	if err != nil {
+	switch {
+	case errors.Is(err, authn.ErrUnavailable):
+		// The token endpoint need not give an ID token here at all, and what it gave
+		// beside may be good only once: who the session is of stays what it was.
+		a.logger.WarnContext(ctx, "session renewed, and its ID token could not be checked", slog.Any("error", err))
+		return a.equipAgain(ctx, m, s, next, token, s.IDToken, now)
+	case err != nil:
 		return nil, err
-	}
-	if claims["sub"] != s.Subject {
+	case claims["sub"] != s.Subject:
 		return nil, fmt.Errorf("%w: the renewed ID token is of another subject", authn.ErrInvalid)
-	}
-	if s.SID != "" && claims["sid"] != nil && claims["sid"] != s.SID {
+	case s.SID != "" && claims["sid"] != nil && claims["sid"] != s.SID:
 		return nil, fmt.Errorf("%w: the renewed ID token is of another session", authn.ErrInvalid)
 	}
 	// A renewal is no authentication: it cannot make one better or more recent, and
@@ -63,5 +70,21 @@ func (a *Authenticator) ask(ctx context.Context, s *session.Session) (*session.S
 		}
 	}
 	next.Claims = claims
-	return next, a.equip(ctx, m, next, token, raw, now)
+	return a.equipAgain(ctx, m, s, next, token, raw, now)
+}
+
+// equipAgain equips next, which s becomes. Where the userinfo is not to be had now, it
+// is what it was.
+func (a *Authenticator) equipAgain(ctx context.Context, m *metadata, s, next *session.Session, token *oauth2.Token, raw string, now time.Time) (*session.Session, error) {
+	err := a.equip(ctx, m, next, token, raw, now)
+	if !errors.Is(err, authn.ErrUnavailable) {
+		return next, err
+	}
+	a.logger.WarnContext(ctx, "session renewed without its userinfo", slog.Any("error", err))
+	for name, value := range s.Claims {
+		if _, there := next.Claims[name]; !there {
+			next.Claims[name] = value
+		}
+	}
+	return next, nil
 }
