@@ -148,7 +148,7 @@ admin: {address: %s}
 authenticators:
   anyone: {anonymous: {}}
   corp:
-    oidc: {issuer: %q, client_id: web, client_secret_file: secret, display_name: Staff, concurrent_logins: 5, post_logout_redirect: /public/bye, session: {keys_files: [key]}}
+    oidc: {issuer: %q, client_id: web, client_secret_file: secret, display_name: Staff, concurrent_logins: 5, pushed_authorization_requests: "off", post_logout_redirect: /public/bye, session: {keys_files: [key]}}
   partner:
     oidc:
       issuer: %q
