@@ -14,7 +14,7 @@ bench: bench-deps $(TOOLS)/bench ## this gateway and its peers, 9 rounds, 8 minu
 	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench $(BENCH_FLAGS)
 
 bench-quick: bench-deps $(TOOLS)/bench ## the same in under 5 minutes, with wider ranges
-	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench -rounds 5 -retries 0 -length 3s -warm 1s $(BENCH_FLAGS)
+	PATH="$$PATH:/usr/sbin" $(TOOLS)/bench -rounds 5 -retries 0 -length 2s -warm 1s $(BENCH_FLAGS)
 
 bench-sweep: $(TOOLS)/bench ## this gateway while rules, data, tokens, paths, connections, bodies grow; reloads; start; 12 minutes
 	$(TOOLS)/bench sweep $(BENCH_FLAGS)

@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -153,11 +155,12 @@ func (p *Process) Stop() error {
 }
 
 // FreeAddresses returns so many different loopback addresses that nobody listens
-// at. Somebody may before they are used: the program's start then fails and says so.
+// at. Their ports are below those that Linux gives to whoever names none
+// (ip_local_port_range), or a connection or another server could have one before it is
+// used, and answer in place of the program.
 func FreeAddresses(ctx context.Context, count int) (addresses []string, err error) {
-	var lc net.ListenConfig
 	for range count {
-		ln, listenErr := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		ln, listenErr := listenSomewhere(ctx)
 		if listenErr != nil {
 			return nil, fmt.Errorf("find a free port: %w", listenErr)
 		}
@@ -165,6 +168,17 @@ func FreeAddresses(ctx context.Context, count int) (addresses []string, err erro
 		addresses = append(addresses, ln.Addr().String())
 	}
 	return addresses, nil
+}
+
+func listenSomewhere(ctx context.Context) (ln net.Listener, err error) {
+	var lc net.ListenConfig
+	for range 100 {
+		port := 10_000 + rand.IntN(22_000) //nolint:gosec // G404: any port will do
+		if ln, err = lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return ln, nil
+		}
+	}
+	return nil, err
 }
 
 // FreeAddress is FreeAddresses for one.
