@@ -103,7 +103,7 @@ func lemonConfig(t *testing.T, dir, issuer, gateway string) string {
 func lemonldap(t *testing.T, gateway string) string {
 	t.Helper()
 	if _, err := os.Stat(lemonApp); err != nil {
-		t.Skipf("%v: LemonLDAP::NG is not installed, which this test runs; do it with: make deps", err)
+		t.Skipf("%v: LemonLDAP::NG is not installed, which this test runs; do it with: .ci/deps e2e", err)
 	}
 	dir, address := t.TempDir(), freeAddress(t)
 	issuer := strings.Replace("http://"+address, "127.0.0.1", "localhost", 1) // its cookies are for a domain, which an address is not
