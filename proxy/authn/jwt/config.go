@@ -72,7 +72,7 @@ type Config struct {
 	// the issuer removed is refused after that time.
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
 	// CacheSize is the number of verified tokens kept; as many bytes of them as
-	// cache_bytes.
+	// cache_bytes. As many tokens of other issuers are known again, in 16 bytes each.
 	CacheSize int `yaml:"cache_size"`
 	// CacheBytes bounds the memory of the tokens kept, about, with what the policy and
 	// the decision log make of them. A usual token takes about 10 KiB.

@@ -55,7 +55,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize, int(c.CacheBytes)), foreign: &foreign{},
+		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize, int(c.CacheBytes)), foreign: newForeign(c.CacheSize),
 		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
