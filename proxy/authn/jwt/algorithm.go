@@ -69,6 +69,9 @@ func algorithmOf(name string) (algorithm, bool) {
 	return algorithm{}, false
 }
 
+// symmetric reports whether who can verify can sign, too.
+func (a algorithm) symmetric() bool { return a.family == familyHMAC }
+
 // fits reports whether material is a key for a: its type, its curve, its length
 // (RFC 7518 section 3.2: an HMAC key is at least as long as the hash).
 func (a algorithm) fits(material any) bool {
@@ -122,6 +125,21 @@ func (a algorithm) signatureSize(material any) int {
 		return ed25519.SignatureSize
 	}
 	return a.hash.Size()
+}
+
+// signs reports whether signatures can be n bytes long.
+func (a algorithm) signs(n int) bool {
+	switch a.family {
+	case familyPKCS1, familyPSS:
+		return n >= minRSABits/8 && n <= maxRSABits/8
+	case familyECDSA:
+		return n == 2*((a.curve.Params().BitSize+7)/8)
+	case familyEdDSA:
+		return n == 64
+	case familyHMAC:
+		return n == a.hash.Size()
+	}
+	return false
 }
 
 // verifyPSS does not go through jwx, which takes a salt of any length: the salt

@@ -38,7 +38,7 @@ func TestAssertion(t *testing.T) {
 		if err := a.verify(private.(crypto.Signer).Public(), token.input, token.signature); err != nil {
 			t.Errorf("%s: %v", alg, err)
 		}
-		claims, err := decodeObject(token.payload)
+		claims, err := Object(token.payload)
 		if err != nil {
 			t.Fatal(err)
 		}

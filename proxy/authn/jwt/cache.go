@@ -46,7 +46,7 @@ type entry struct {
 }
 
 // good reports whether the token is still one to accept.
-func (e *entry) good(now time.Time) bool { return now.Before(e.until) && !e.key.removed.Load() }
+func (e *entry) good(now time.Time) bool { return now.Before(e.until) && e.key.good() }
 
 // newCache makes a cache of about size entries and bytes, never more.
 func newCache(size, bytes int) *cache {
@@ -135,7 +135,7 @@ func (s *shard) victim() *entry {
 	for {
 		s.hand = (s.hand + 1) % len(s.ring)
 		e := s.ring[s.hand]
-		if e.key.removed.Load() || !e.used.Swap(false) {
+		if !e.key.good() || !e.used.Swap(false) {
 			return e
 		}
 	}

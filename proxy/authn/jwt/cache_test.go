@@ -72,7 +72,7 @@ func TestCacheIsBoundedInBytes(t *testing.T) {
 // The smallest cache that can be configured keeps the longest token.
 func TestSmallestCacheKeepsTheLongestToken(t *testing.T) {
 	c := newCache(65536, int(minCacheBytes))
-	longest := strings.Repeat("x", maxToken)
+	longest := strings.Repeat("x", MaxToken)
 	c.put(&entry{token: longest, until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}})
 	if c.get(longest, c.hash(longest), testNow) == nil {
 		t.Error("the longest token is verified each time")

@@ -41,12 +41,6 @@ func newRules(name string, c Config) *rules {
 	return r
 }
 
-// mediaType folds a typ header: it is case-insensitive, and "application/" may
-// be left out (RFC 7515 section 4.1.9).
-func mediaType(typ string) string {
-	return strings.TrimPrefix(strings.ToLower(typ), "application/")
-}
-
 // check returns the identity of a token whose signature holds.
 func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.Identity, error) {
 	if err := r.checkType(t, claims); err != nil {

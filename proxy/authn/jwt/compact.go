@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// maxToken bounds a token in bytes. Real ones stay under 8 KiB, which is also
+// MaxToken bounds a token in bytes. Real ones stay under 8 KiB, which is also
 // where servers in front of us give up on a header.
-const maxToken = 16 << 10
+const MaxToken = 16 << 10
 
 // errForm: the text is not a JWS in compact serialization. It may be an opaque
 // token, an encrypted one, or one that is not for us to read.
@@ -34,8 +34,8 @@ func parseCompact(text string) (*compact, error) { return parseJWS(text, refused
 
 // parseJWS is parseCompact with the header parameters that are refused.
 func parseJWS(text string, refused []string) (*compact, error) {
-	if len(text) > maxToken {
-		return nil, fmt.Errorf("token is longer than %d bytes", maxToken)
+	if len(text) > MaxToken {
+		return nil, fmt.Errorf("token is longer than %d bytes", MaxToken)
 	}
 	head, rest, ok1 := strings.Cut(text, ".")
 	payload, signature, ok2 := strings.Cut(rest, ".")
@@ -47,7 +47,7 @@ func parseJWS(text string, refused []string) (*compact, error) {
 		return nil, fmt.Errorf("%w: header: %w", errForm, err)
 	}
 	t := &compact{input: []byte(text[:len(head)+1+len(payload)])}
-	if t.header, err = decodeObject(rawHeader); err != nil {
+	if t.header, err = Object(rawHeader); err != nil {
 		return nil, fmt.Errorf("%w: header: %w", errForm, err)
 	}
 	if t.payload, err = decodePart(payload); err != nil {
@@ -92,4 +92,32 @@ func (t *compact) readHeader(refused []string) error {
 		return errors.New(`"typ" is not a string`)
 	}
 	return nil
+}
+
+// mediaType folds a typ header: it is case-insensitive, and "application/" may
+// be left out (RFC 7515 section 4.1.9).
+func mediaType(typ string) string {
+	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+}
+
+// Compact reports whether text looks like a JWS in compact serialization: three
+// parts, of which the first decodes to what begins like a JSON object. It looks at
+// the beginning only, allocates nothing, and is no check.
+func Compact(text string) bool {
+	head, rest, _ := strings.Cut(text, ".")
+	if strings.Count(rest, ".") != 1 {
+		return false
+	}
+	var raw [48]byte
+	n, _ := base64.RawURLEncoding.Decode(raw[:], []byte(head[:min(len(head), 64)&^3])) // what was read before an error counts
+	for _, c := range raw[:n] {
+		switch c {
+		case ' ', '\t', '\r', '\n':
+		case '{':
+			return true
+		default:
+			return false
+		}
+	}
+	return false
 }

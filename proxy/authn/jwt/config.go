@@ -97,7 +97,7 @@ const maxLeeway = 60 * time.Second
 
 // A shard of the smallest cache holds the longest token.
 const (
-	minCacheBytes setting.Size = cacheShards * (decoded*maxToken + overhead)
+	minCacheBytes setting.Size = cacheShards * (decoded*MaxToken + overhead)
 	maxCacheBytes setting.Size = 1 << 40
 )
 
@@ -238,7 +238,7 @@ func (c Config) validateAlgorithms() error {
 			errs = append(errs, setting.Problemf("algorithms", "%q is no signature; insecure_allow_unsigned: true accepts tokens that anybody can write", name))
 		case !ok:
 			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(algorithmNames(), ", ")))
-		case alg.family == familyHMAC && c.JWKSFile == "":
+		case alg.symmetric() && c.JWKSFile == "":
 			errs = append(errs, setting.Problemf("algorithms", "%s needs jwks_file: a shared secret is never fetched", name))
 		}
 	}

@@ -74,7 +74,7 @@ func (f *fetcher) discover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	metadata, err := decodeObject(data)
+	metadata, err := Object(data)
 	if err != nil {
 		return "", fmt.Errorf("metadata: %w", err)
 	}

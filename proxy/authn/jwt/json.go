@@ -14,7 +14,7 @@ const maxDepth = 32
 
 var errNotObject = errors.New("not a JSON object")
 
-// decodeObject reads data as exactly one JSON object without duplicate members
+// Object reads data as exactly one JSON object without duplicate members
 // at any depth. Of two members with one name, parsers disagree about which one
 // counts (RFC 8259 section 4), so a policy could see another claim than the one
 // the issuer meant. Numbers are json.Number: nothing is rounded.
@@ -22,7 +22,7 @@ var errNotObject = errors.New("not a JSON object")
 // encoding/json decides what is JSON. What it has accepted is then taken apart
 // here, because its own reader, token by token, costs half as much as the
 // signature check that follows.
-func decodeObject(data []byte) (map[string]any, error) {
+func Object(data []byte) (map[string]any, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return nil, errNotObject
 	}

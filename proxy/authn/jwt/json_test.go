@@ -23,7 +23,7 @@ func FuzzObject(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := decodeObject(data)
+		got, err := Object(data)
 		want, wantErr := decodeByTokens(data)
 		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
 			t.Fatalf("%q: got error %v, want %v", data, err, wantErr)
@@ -34,7 +34,7 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
-// decodeByTokens is decodeObject as encoding/json would have it done.
+// decodeByTokens is Object as encoding/json would have it done.
 func decodeByTokens(data []byte) (map[string]any, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return nil, errNotObject

@@ -249,7 +249,7 @@ func (a *Authenticator) read(token, text string) (*compact, map[string]any, erro
 	case err != nil:
 		return nil, nil, fmt.Errorf("%w: %w: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	claims, err := decodeObject(t.payload)
+	claims, err := Object(t.payload)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w: claims: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}

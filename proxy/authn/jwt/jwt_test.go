@@ -203,7 +203,7 @@ func TestSerialization(t *testing.T) {
 		"no signature":          head + "." + payload + ".",
 		"no payload":            head + ".." + sig,
 		"fourth part":           token + ".",
-		"longer than 16 KiB":    key.sign(t, key.header(), claims(testIssuer, map[string]any{"x": strings.Repeat("x", maxToken)})),
+		"longer than 16 KiB":    key.sign(t, key.header(), claims(testIssuer, map[string]any{"x": strings.Repeat("x", MaxToken)})),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if id, err := present(t, a, text); err == nil {

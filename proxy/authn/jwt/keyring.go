@@ -227,10 +227,10 @@ func (r *keyring) install(ctx context.Context, set *keySet) {
 	gone := set.succeed(prev)
 	r.current.Store(set)
 	for _, k := range gone {
-		k.removed.Store(true)
+		k.retire()
 	}
-	if prev == nil || len(gone) > 0 || len(set.keys) != len(prev.keys) {
-		r.logger.InfoContext(ctx, "key set is in force", slog.Int("keys", len(set.keys)),
+	if prev == nil || len(gone) > 0 || set.len() != prev.len() {
+		r.logger.InfoContext(ctx, "key set is in force", slog.Int("keys", set.len()),
 			slog.Int("removed", len(gone)), slog.Any("ignored", set.ignored))
 	}
 }

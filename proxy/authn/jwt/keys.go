@@ -3,7 +3,6 @@ package jwt
 import (
 	"context"
 	"crypto"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"time"
@@ -62,7 +61,7 @@ func loadKeys(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc, err := decodeObject(data)
+	doc, err := Object(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -79,12 +78,7 @@ func (k *Keys) Get(id string) *PublicKey {
 	if set == nil || id == "" {
 		return nil
 	}
-	found := set.byID[id]
-	for i := 0; found == nil && i < len(set.keys); i++ {
-		if base64.RawURLEncoding.EncodeToString(set.keys[i].thumbprint) == id {
-			found = set.keys[i]
-		}
-	}
+	found := set.find(id)
 	if found == nil {
 		return nil
 	}

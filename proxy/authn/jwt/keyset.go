@@ -2,6 +2,7 @@ package jwt
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -34,10 +35,16 @@ type key struct {
 
 	thumbprint []byte // RFC 7638 with SHA-256
 
-	// removed is set when a newer key set no longer has the key. Cached tokens
+	// retired is set when a newer key set no longer has the key. Cached tokens
 	// hold their key, so they end with it, and those of other keys stay.
-	removed atomic.Bool
+	retired atomic.Bool
 }
+
+// retire says that a newer key set no longer has k.
+func (k *key) retire() { k.retired.Store(true) }
+
+// good reports whether k is in the issuer's newest key set, for all that is known.
+func (k *key) good() bool { return !k.retired.Load() }
 
 // parseKeySet reads a JWK set (RFC 7517 section 5). Keys of unknown type, for
 // encryption, or for an unknown algorithm are ignored, as section 5 says; a
@@ -48,7 +55,7 @@ func parseKeySet(data []byte, secrets bool) (*keySet, error) {
 	if len(data) > maxKeySet {
 		return nil, fmt.Errorf("key set is larger than %d bytes", maxKeySet)
 	}
-	doc, err := decodeObject(data)
+	doc, err := Object(data)
 	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
@@ -85,6 +92,21 @@ func newKeySet(members []any, secrets bool) (*keySet, error) {
 		return nil, errors.New("key set has no key that could verify a signature")
 	}
 	return set, set.checkSymmetry()
+}
+
+// len returns the number of keys.
+func (s *keySet) len() int { return len(s.keys) }
+
+// find returns the key with that kid, or with that thumbprint in base64url; nil if the
+// set has none.
+func (s *keySet) find(id string) *key {
+	found := s.byID[id]
+	for i := 0; found == nil && i < len(s.keys); i++ {
+		if base64.RawURLEncoding.EncodeToString(s.keys[i].thumbprint) == id {
+			found = s.keys[i]
+		}
+	}
+	return found
 }
 
 func (s *keySet) add(k *key) error {

@@ -73,7 +73,11 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 func (a *Authenticator) loadOpeners() error {
 	var all []*openerKey
 	for _, name := range a.config.DecryptionKeysFiles {
-		keys, err := readOpenerKeys(name)
+		data, err := loadFile(name)
+		if err != nil {
+			return fmt.Errorf("decryption_keys_files: %w", err)
+		}
+		keys, err := readOpenerKeys(name, data)
 		if err != nil {
 			return fmt.Errorf("decryption_keys_files: %w", err)
 		}
@@ -97,7 +101,7 @@ func (a *Authenticator) Status() Status {
 	defer k.mu.Unlock()
 	s := Status{Fetched: k.fetched, Err: k.lastErr}
 	if set := k.current.Load(); set != nil {
-		s.Keys = len(set.keys)
+		s.Keys = set.len()
 	}
 	return s
 }

@@ -52,8 +52,8 @@ func contentCiphers() []contentCipher {
 
 // parseSealed takes an encrypted token apart as strictly as a signed one.
 func parseSealed(text string) (*sealed, error) {
-	if len(text) > maxToken {
-		return nil, fmt.Errorf("token is longer than %d bytes", maxToken)
+	if len(text) > MaxToken {
+		return nil, fmt.Errorf("token is longer than %d bytes", MaxToken)
 	}
 	var parts [5][]byte
 	for i, p := range strings.SplitN(text, ".", len(parts)) {
@@ -62,7 +62,7 @@ func parseSealed(text string) (*sealed, error) {
 			return nil, fmt.Errorf("part %d of the encrypted token: %w", i+1, err)
 		}
 	}
-	header, err := decodeObject(parts[0])
+	header, err := Object(parts[0])
 	if err != nil {
 		return nil, fmt.Errorf("header of the encrypted token: %w", err)
 	}
@@ -179,12 +179,9 @@ func (s *sealed) open(keys []*openerKey) (string, error) {
 	return "", errDecryption
 }
 
-// readOpenerKeys reads the private keys of a file: PEM, a JWK or a JWK set.
-func readOpenerKeys(name string) ([]*openerKey, error) {
-	data, err := loadFile(name)
-	if err != nil {
-		return nil, err
-	}
+// readOpenerKeys reads the private keys that stand in the file called name: PEM, a JWK
+// or a JWK set.
+func readOpenerKeys(name string, data []byte) ([]*openerKey, error) {
 	text := strings.TrimSpace(string(data))
 	set, err := jwk.Parse([]byte(text), jwk.WithPEM(strings.HasPrefix(text, "-----BEGIN")))
 	if err != nil {

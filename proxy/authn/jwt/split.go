@@ -82,21 +82,6 @@ func (s *splitter) takes(token string) bool {
 	return false
 }
 
-// signs reports whether signatures can be n bytes long.
-func (a algorithm) signs(n int) bool {
-	switch a.family {
-	case familyPKCS1, familyPSS:
-		return n >= minRSABits/8 && n <= maxRSABits/8
-	case familyECDSA:
-		return n == 2*((a.curve.Params().BitSize+7)/8)
-	case familyEdDSA:
-		return n == 64
-	case familyHMAC:
-		return n == a.hash.Size()
-	}
-	return false
-}
-
 // join returns the JWT of a signature. One that is not stored may be another
 // authenticator's opaque token.
 func (s *splitter) join(ctx context.Context, token, client string, now time.Time) (string, error) {

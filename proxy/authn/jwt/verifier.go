@@ -83,7 +83,7 @@ func (v *Verifier) Verify(ctx context.Context, text string) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	claims, err := decodeObject(t.payload)
+	claims, err := Object(t.payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: claims: %w", authn.ErrInvalid, err)
 	}
