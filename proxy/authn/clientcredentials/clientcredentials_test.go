@@ -15,7 +15,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const (
@@ -85,7 +85,7 @@ func TestCertifiedProvider(t *testing.T) {
 			!slices.Equal(id.Scopes, []string{"orders.read"}) || !slices.Equal(id.Audiences, []string{"https://api.example/ES256"}) {
 			t.Errorf("identity is %+v", id)
 		}
-		if !jwt.Compact(r.Token) {
+		if !jose.Compact(r.Token) {
 			t.Errorf("token that stands for the caller is %q", r.Token)
 		}
 		if headers, cookies := r.Spent(); len(headers)+len(cookies) > 0 {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const (
@@ -203,7 +203,7 @@ func (p *provider) discover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	doc, err := jwt.Object(data)
+	doc, err := jose.Object(data)
 	if err != nil {
 		return "", fmt.Errorf("metadata: %w", err)
 	}

@@ -3,9 +3,8 @@
 // never seen before. It owns the rules for proofs, the memory of those that were
 // presented, and the nonces.
 //
-// It reads no token and knows no signature: who uses it brings what opens a proof,
-// so that the library for that stays where it is. It serves every mechanism whose
-// tokens say which key they are bound to.
+// It reads no token: it serves every mechanism whose tokens say which key they are
+// bound to.
 package dpop
 
 import (
@@ -41,22 +40,10 @@ const (
 	maxJTI   = 512 // bytes
 )
 
-// Proof is a proof whose signature the key in its own header made.
-type Proof struct {
-	Type       string // typ, lower case
-	Thumbprint string // of the key: RFC 7638 with SHA-256, in base64url
-	Claims     map[string]any
-}
-
-// Opener takes a proof apart. It refuses one whose header has no public key, or
-// whose signature that key did not make with one of the algorithms.
-type Opener func(text string, algorithms []string) (*Proof, error)
-
 // Verifier checks proofs. It is safe for concurrent use.
 type Verifier struct {
 	cfg    Config
 	leeway time.Duration
-	open   Opener
 	seen   *replay
 	nonces *nonces
 	count  outcomes
@@ -65,7 +52,6 @@ type Verifier struct {
 // Deps are what a Verifier uses of others.
 type Deps struct {
 	Name    string          // of the authenticator, for metrics
-	Open    Opener          // not nil
 	Metrics *meter.Registry // nil: nobody sees them
 }
 
@@ -73,7 +59,7 @@ type Deps struct {
 func New(c Config, leeway time.Duration, deps Deps) *Verifier {
 	c = c.Filled()
 	return &Verifier{
-		cfg: c, leeway: leeway, open: deps.Open, seen: newReplay(), nonces: newNonces(c.Window),
+		cfg: c, leeway: leeway, seen: newReplay(), nonces: newNonces(c.Window),
 		count: newOutcomes(deps.Name, deps.Metrics),
 	}
 }
@@ -110,31 +96,31 @@ func (v *Verifier) check(r *authn.Request, token, jkt string) error {
 	if err != nil {
 		return err
 	}
-	p, err := v.open(text, v.cfg.Algorithms)
+	p, err := open(text, v.cfg.Algorithms)
 	if err != nil {
 		return err
 	}
-	if p.Type != "dpop+jwt" {
-		return fmt.Errorf("typ is %.64q", p.Type)
+	if p.typ != "dpop+jwt" {
+		return fmt.Errorf("typ is %.64q", p.typ)
 	}
-	if p.Thumbprint != jkt {
+	if p.thumbprint != jkt {
 		return errors.New("is of another key than the token")
 	}
 	hash := sha256.Sum256([]byte(token))
-	if p.Claims["ath"] != base64.RawURLEncoding.EncodeToString(hash[:]) {
+	if p.claims["ath"] != base64.RawURLEncoding.EncodeToString(hash[:]) {
 		return errors.New("ath is missing or the hash of another token")
 	}
-	if err := checkTarget(p.Claims, r); err != nil {
+	if err := checkTarget(p.claims, r); err != nil {
 		return err
 	}
-	made, err := v.checkTime(p.Claims, r.Now)
+	made, err := v.checkTime(p.claims, r.Now)
 	if err != nil {
 		return err
 	}
-	if err := v.checkNonce(p.Claims, r); err != nil {
+	if err := v.checkNonce(p.claims, r); err != nil {
 		return err
 	}
-	jti, _ := p.Claims["jti"].(string)
+	jti, _ := p.claims["jti"].(string)
 	if jti == "" || len(jti) > maxJTI {
 		return fmt.Errorf("jti is missing, not a string or longer than %d bytes", maxJTI)
 	}

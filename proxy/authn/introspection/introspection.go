@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -98,13 +99,13 @@ func newPossession(name string, c Config, deps Deps) (*jwt.Possession, error) {
 		forged.Failures = c.QuestionLimit.Failures
 	}
 	l, err := limit.New(forged)
-	proofs := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: jwt.OpenProof, Metrics: deps.Metrics})
+	proofs := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics})
 	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, err
 }
 
 var (
 	errForeign = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
-	errForm    = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
+	errForm    = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jose.MaxToken)
 )
 
 // Authenticate returns the identity of the token in the Authorization header. Tokens
@@ -130,7 +131,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 
 // find returns what is known of a good token.
 func (a *Authenticator) find(ctx context.Context, token string, r *authn.Request) (*entry, error) {
-	if !a.config.AllTokens && jwt.Compact(token) {
+	if !a.config.AllTokens && jose.Compact(token) {
 		return nil, errForeign
 	}
 	if e, ok := a.good.Get(token, r.Now); ok {
@@ -227,7 +228,7 @@ func (a *Authenticator) keep(token string, e *entry, size int, now time.Time) {
 // is not worth a question.
 func wellFormed(token string) bool {
 	text := strings.TrimRight(token, "=")
-	if text == "" || len(token) > jwt.MaxToken {
+	if text == "" || len(token) > jose.MaxToken {
 		return false
 	}
 	for i := range len(text) {

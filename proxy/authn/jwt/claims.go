@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // rules are the claims checks of one Config.
@@ -36,13 +37,13 @@ func newRules(name string, c Config) *rules {
 		r.issuer = "spiffe://" + c.TrustDomain
 	}
 	for _, t := range c.TokenTypes {
-		r.types = append(r.types, mediaType(t))
+		r.types = append(r.types, jose.MediaType(t))
 	}
 	return r
 }
 
 // check returns the identity of a token whose signature holds.
-func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.Identity, error) {
+func (r *rules) check(t *jose.JWS, claims map[string]any, now time.Time) (*authz.Identity, error) {
 	if err := r.checkType(t, claims); err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: r.name, Kind: r.use.kind(), Issuer: r.issuer, Audiences: audiences,
-		Claims: claims, TokenHeader: t.header, ExpiresAt: expires,
+		Claims: claims, TokenHeader: t.Header, ExpiresAt: expires,
 	}
 	return id, r.describe(id, claims)
 }
@@ -72,10 +73,10 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 // many issuers type everything "JWT": at_hash, c_hash and s_hash stand in ID
 // tokens (OpenID Connect Core section 3.3.2.11), events in logout and other
 // security event tokens (RFC 8417 section 2.2).
-func (r *rules) checkType(t *compact, claims map[string]any) error {
-	typ := mediaType(t.typ)
+func (r *rules) checkType(t *jose.JWS, claims map[string]any) error {
+	typ := jose.MediaType(t.Type)
 	if !slices.Contains(r.types, typ) {
-		return fmt.Errorf("token type %.64q is not accepted", t.typ)
+		return fmt.Errorf("token type %.64q is not accepted", t.Type)
 	}
 	if typ == "at+jwt" || r.use.IDTokens {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 )
@@ -97,7 +98,7 @@ const maxLeeway = 60 * time.Second
 
 // A shard of the smallest cache holds the longest token.
 const (
-	minCacheBytes setting.Size = cacheShards * (decoded*MaxToken + overhead)
+	minCacheBytes setting.Size = cacheShards * (decoded*jose.MaxToken + overhead)
 	maxCacheBytes setting.Size = 1 << 40
 )
 
@@ -232,13 +233,13 @@ func (c Config) validateAlgorithms() error {
 		errs = append(errs, setting.Problemf("algorithms", "is empty: no token could be accepted"))
 	}
 	for _, name := range c.Algorithms {
-		alg, ok := algorithmOf(name)
+		alg, ok := jose.AlgorithmOf(name)
 		switch {
 		case name == unsignedAlgorithm:
 			errs = append(errs, setting.Problemf("algorithms", "%q is no signature; insecure_allow_unsigned: true accepts tokens that anybody can write", name))
 		case !ok:
-			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(algorithmNames(), ", ")))
-		case alg.symmetric() && c.JWKSFile == "":
+			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(jose.AlgorithmNames(), ", ")))
+		case alg.Symmetric() && c.JWKSFile == "":
 			errs = append(errs, setting.Problemf("algorithms", "%s needs jwks_file: a shared secret is never fetched", name))
 		}
 	}

@@ -7,27 +7,29 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // fuzzSigner is the same in each of the fuzzer's processes, and so are its tokens.
-func fuzzSigner() *signer {
-	return &signer{kid: "k1", alg: "EdDSA", private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
+func fuzzSigner() *josetest.Signer {
+	return &josetest.Signer{KeyID: "k1", Algorithm: "EdDSA", Private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
 }
 
 // FuzzToken: whatever follows the scheme, nothing panics, and only the texts
 // that the issuer signed are accepted.
 func FuzzToken(f *testing.F) {
 	ed := fuzzSigner()
-	a := newFromFile(f, nil, ed, newSigner(f, "k2", "ES256"), newSigner(f, "k3", "RS256"))
-	token := ed.sign(f, ed.header(), claims(testIssuer, nil))
+	a := newFromFile(f, nil, ed, josetest.New(f, "k2", "ES256"), josetest.New(f, "k3", "RS256"))
+	token := ed.Sign(f, ed.Header(), claims(testIssuer, nil))
 	head, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
 	for _, seed := range []string{
 		token, rest, head + "." + head + "." + head, token + "." + token, "", "..",
-		b64([]byte(`{"alg":"none"}`)) + "." + payload + ".",
-		b64([]byte(`{"alg":"ES256","kid":"k2"}`)) + "." + payload + "." + signature,
-		b64([]byte(`{"alg":"PS256","kid":"k3"}`)) + "." + payload + "." + strings.Repeat("A", 342),
-		b64([]byte(`{"alg":"EdDSA","kid":"k1","crit":["b64"],"b64":false}`)) + ".{}.AAAA",
+		josetest.Base64([]byte(`{"alg":"none"}`)) + "." + payload + ".",
+		josetest.Base64([]byte(`{"alg":"ES256","kid":"k2"}`)) + "." + payload + "." + signature,
+		josetest.Base64([]byte(`{"alg":"PS256","kid":"k3"}`)) + "." + payload + "." + strings.Repeat("A", 342),
+		josetest.Base64([]byte(`{"alg":"EdDSA","kid":"k1","crit":["b64"],"b64":false}`)) + ".{}.AAAA",
 	} {
 		f.Add(seed)
 	}
@@ -47,12 +49,12 @@ func FuzzToken(f *testing.F) {
 func FuzzSigned(f *testing.F) {
 	ed := fuzzSigner()
 	a := newFromFile(f, nil, ed)
-	good := mustJSON(f, claims(testIssuer, map[string]any{"act": map[string]any{"sub": "x"}, "scp": []string{"a"}, "cnf": nil}))
-	f.Add(mustJSON(f, ed.header()), good)
+	good := josetest.JSON(f, claims(testIssuer, map[string]any{"act": map[string]any{"sub": "x"}, "scp": []string{"a"}, "cnf": nil}))
+	f.Add(josetest.JSON(f, ed.Header()), good)
 	f.Add(`{"alg":"EdDSA"}`, strings.Replace(good, `"orders-api"`, `["orders-api"]`, 1))
 	f.Add(`{"alg":"EdDSA","typ":"application/at+JWT","kid":"k1"}`, `{"iss":"`+testIssuer+`","aud":"orders-api","exp":1767323e3,"nbf":0,"cnf":{"jkt":""}}`)
 	f.Fuzz(func(t *testing.T, header, payload string) {
-		id, err := present(t, a, ed.signText(t, header, payload))
+		id, err := present(t, a, ed.SignText(t, header, payload))
 		if err != nil {
 			return
 		}
@@ -64,26 +66,6 @@ func FuzzSigned(f *testing.F) {
 		}
 		if !slices.Contains(id.Audiences, "orders-api") || id.ExpiresAt.Before(testNow.Add(-time.Minute)) {
 			t.Fatalf("accepted as %+v", id)
-		}
-	})
-}
-
-// FuzzKeySet: no key set panics, and one that is taken holds sound keys only.
-func FuzzKeySet(f *testing.F) {
-	f.Add(jwks(f, newSigner(f, "k1", "ES256"), newSigner(f, "k2", "EdDSA"), newSigner(f, "k3", "RS256")))
-	f.Add(jwks(f, newSigner(f, "k1", "HS256")))
-	f.Add(`{"keys":[{"kty":"RSA","n":"AQ","e":"AQ"},{"kty":"EC","crv":"P-256","x":"","y":""}]}`)
-	f.Fuzz(func(t *testing.T, text string) {
-		for _, secrets := range []bool{false, true} {
-			set, err := parseKeySet([]byte(text), secrets)
-			if err != nil {
-				continue
-			}
-			for _, k := range set.keys {
-				if _, secret := k.material.([]byte); secret && !secrets {
-					t.Error("took a shared secret")
-				}
-			}
 		}
 	})
 }

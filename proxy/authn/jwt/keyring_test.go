@@ -16,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,11 +65,11 @@ func eventually(t *testing.T, limit time.Duration, ok func() bool) bool {
 
 // TestProviderDownAtStart: 503 until the keys are there, then at once.
 func TestProviderDownAtStart(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	a := start(t, is.config())
-	token := key.sign(t, key.header(), claims(is.URL, nil))
+	token := key.Sign(t, key.Header(), claims(is.URL, nil))
 	if _, err := present(t, a, token); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
 	}
@@ -79,7 +81,7 @@ func TestProviderDownAtStart(t *testing.T) {
 
 // TestProviderDownLater: known keys go on whatever the endpoint does.
 func TestProviderDownLater(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	release := make(chan struct{})
 	for name, answer := range map[string]http.HandlerFunc{
 		"500":     func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
@@ -106,7 +108,7 @@ func TestProviderDownLater(t *testing.T) {
 				t.Fatal("no fetch")
 			}
 			for range 3 { // fresh tokens, so that the cache does not answer
-				if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+				if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
 					t.Errorf("a token with a known key: %v", err)
 				}
 			}
@@ -118,7 +120,7 @@ func TestProviderDownLater(t *testing.T) {
 // TestRotation: a new key counts within a second of its first use, and a removed
 // one no longer than a refresh interval, although its tokens are cached.
 func TestRotation(t *testing.T) {
-	first, second := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
+	first, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
 	is := newIssuer(t, first)
 	c := is.config()
 	c.RefreshInterval = time.Second
@@ -126,14 +128,14 @@ func TestRotation(t *testing.T) {
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	old := first.sign(t, first.header(), claims(is.URL, nil))
+	old := first.Sign(t, first.Header(), claims(is.URL, nil))
 	kept, err := present(t, a, old)
 	if err != nil {
 		t.Fatal(err)
 	}
 	is.publish(t, first, second)
 	begin := time.Now()
-	if _, err := present(t, a, second.sign(t, second.header(), claims(is.URL, nil))); err != nil || time.Since(begin) > time.Second {
+	if _, err := present(t, a, second.Sign(t, second.Header(), claims(is.URL, nil))); err != nil || time.Since(begin) > time.Second {
 		t.Errorf("the first token with the new key: %v after %s", err, time.Since(begin))
 	}
 	if again, err := present(t, a, old); err != nil || again != kept {
@@ -150,7 +152,7 @@ func TestRotation(t *testing.T) {
 
 // TestUnknownKids: 300 of them, from everywhere at once.
 func TestUnknownKids(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	a := start(t, is.config())
 	if err := a.Prime(t.Context()); err != nil {
@@ -159,9 +161,9 @@ func TestUnknownKids(t *testing.T) {
 	var group sync.WaitGroup
 	var wrong atomic.Int64
 	for i := range 300 {
-		h := key.header()
+		h := key.Header()
 		h["kid"] = fmt.Sprintf("unknown-%d", i)
-		token := key.sign(t, h, claims(is.URL, nil))
+		token := key.Sign(t, h, claims(is.URL, nil))
 		group.Go(func() {
 			if _, err := present(t, a, token); !errors.Is(err, authn.ErrInvalid) {
 				wrong.Add(1)
@@ -175,7 +177,7 @@ func TestUnknownKids(t *testing.T) {
 	if n := is.fetches.Load(); n < 2 || n > 5 {
 		t.Errorf("%d fetches, want the first, at least one more, and at most 5", n)
 	}
-	if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+	if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
 		t.Errorf("a token with the known key: %v", err)
 	}
 }
@@ -183,13 +185,13 @@ func TestUnknownKids(t *testing.T) {
 // TestSameUnknownKid: a kid that the issuer does not have uses up no budget, so
 // that one client with a stale token does not delay a rotation.
 func TestSameUnknownKid(t *testing.T) {
-	first, stale, second := newSigner(t, "k1", "ES256"), newSigner(t, "k0", "ES256"), newSigner(t, "k2", "ES256")
+	first, stale, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k0", "ES256"), josetest.New(t, "k2", "ES256")
 	is := newIssuer(t, first)
 	a := start(t, is.config())
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token := stale.sign(t, stale.header(), claims(is.URL, nil))
+	token := stale.Sign(t, stale.Header(), claims(is.URL, nil))
 	for range 50 {
 		if _, err := present(t, a, token); !errors.Is(err, authn.ErrInvalid) {
 			t.Fatalf("got %v, want ErrInvalid", err)
@@ -199,7 +201,7 @@ func TestSameUnknownKid(t *testing.T) {
 		t.Errorf("%d fetches, want 2", n)
 	}
 	is.publish(t, second)
-	if _, err := present(t, a, second.sign(t, second.header(), claims(is.URL, nil))); err != nil {
+	if _, err := present(t, a, second.Sign(t, second.Header(), claims(is.URL, nil))); err != nil {
 		t.Errorf("the new key: %v", err)
 	}
 }
@@ -223,7 +225,7 @@ func ring(t *testing.T, load func() (string, error)) *keyring {
 // TestBackoff: at most 5 s apart at first, more later, and in the interval again
 // after a success.
 func TestBackoff(t *testing.T) {
-	good := jwks(t, newSigner(t, "k1", "ES256"))
+	good := josetest.JWKS(t, josetest.New(t, "k1", "ES256"))
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var mu sync.Mutex // guards the two below
@@ -280,8 +282,8 @@ func TestBackoff(t *testing.T) {
 
 // TestDemandBudget: unknown kids cause a bounded number of fetches for ever.
 func TestDemandBudget(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	good := jwks(t, key)
+	key := josetest.New(t, "k1", "ES256")
+	good := josetest.JWKS(t, key)
 	synctest.Test(t, func(t *testing.T) {
 		var fetches atomic.Int64
 		r := ring(t, func() (string, error) { fetches.Add(1); return good, nil })
@@ -289,9 +291,9 @@ func TestDemandBudget(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- r.run(ctx) }()
 		synctest.Wait()
-		alg, _ := algorithmOf("ES256")
+		alg, _ := jose.AlgorithmOf("ES256")
 		for i := range 600 { // one each 100 ms: a minute
-			_, err := r.verify(ctx, &compact{alg: "ES256", kid: fmt.Sprint(i), hasKid: true}, map[string]algorithm{"ES256": alg})
+			_, err := r.verify(ctx, &jose.JWS{Algorithm: "ES256", KeyID: fmt.Sprint(i), HasKeyID: true}, map[string]jose.Algorithm{"ES256": alg})
 			if !errors.Is(err, authn.ErrInvalid) {
 				t.Fatalf("got %v, want ErrInvalid", err)
 			}
@@ -312,14 +314,14 @@ func TestDemandBudget(t *testing.T) {
 
 // TestUnknownKidWhileDown: it may be a new key, and nobody can say.
 func TestUnknownKidWhileDown(t *testing.T) {
-	key, later := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
+	key, later := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
 	is := newIssuer(t, key)
 	a := start(t, is.config())
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	if _, err := present(t, a, later.sign(t, later.header(), claims(is.URL, nil))); !errors.Is(err, authn.ErrUnavailable) {
+	if _, err := present(t, a, later.Sign(t, later.Header(), claims(is.URL, nil))); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
 	}
 }
@@ -327,7 +329,7 @@ func TestUnknownKidWhileDown(t *testing.T) {
 // TestKeySetsAreNotMerged: a key of one issuer is nothing to another, also under
 // the same kid.
 func TestKeySetsAreNotMerged(t *testing.T) {
-	mine, theirs := newSigner(t, "same", "ES256"), newSigner(t, "same", "ES256")
+	mine, theirs := josetest.New(t, "same", "ES256"), josetest.New(t, "same", "ES256")
 	a, b := newIssuer(t, mine), newIssuer(t, theirs)
 	first, second := start(t, a.config()), start(t, b.config())
 	for _, x := range []*Authenticator{first, second} {
@@ -339,16 +341,16 @@ func TestKeySetsAreNotMerged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id, err := present(t, chain, mine.sign(t, mine.header(), claims(a.URL, nil))); err != nil || id.Issuer != a.URL {
+	if id, err := present(t, chain, mine.Sign(t, mine.Header(), claims(a.URL, nil))); err != nil || id.Issuer != a.URL {
 		t.Errorf("the first issuer's token: %v", err)
 	}
-	if id, err := present(t, chain, theirs.sign(t, theirs.header(), claims(b.URL, nil))); err != nil || id.Issuer != b.URL {
+	if id, err := present(t, chain, theirs.Sign(t, theirs.Header(), claims(b.URL, nil))); err != nil || id.Issuer != b.URL {
 		t.Errorf("the second issuer's token: %v", err)
 	}
-	if _, err := present(t, chain, theirs.sign(t, theirs.header(), claims(a.URL, nil))); !errors.Is(err, authn.ErrInvalid) {
+	if _, err := present(t, chain, theirs.Sign(t, theirs.Header(), claims(a.URL, nil))); !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("the second issuer's token in the name of the first: got %v, want ErrInvalid", err)
 	}
-	if _, err := present(t, chain, mine.sign(t, mine.header(), claims("https://third.example", nil))); !errors.Is(err, authn.ErrInvalid) {
+	if _, err := present(t, chain, mine.Sign(t, mine.Header(), claims("https://third.example", nil))); !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("a token of a third issuer: got %v, want ErrInvalid", err)
 	}
 	if !strings.Contains(chain.Challenges(authn.ErrNoCredential)[0], `Bearer realm="sallyport"`) {

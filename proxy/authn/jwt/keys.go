@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // KeySource is where a key set (RFC 7517) is: File or URL.
@@ -61,7 +62,7 @@ func loadKeys(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc, err := Object(data)
+	doc, err := jose.Object(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -78,11 +79,11 @@ func (k *Keys) Get(id string) *PublicKey {
 	if set == nil || id == "" {
 		return nil
 	}
-	found := set.find(id)
+	found := set.Find(id)
 	if found == nil {
 		return nil
 	}
-	return &PublicKey{ID: found.id, Algorithm: found.alg, Material: found.material}
+	return &PublicKey{ID: found.ID, Algorithm: found.Algorithm, Material: found.Material}
 }
 
 // Find is Get that waits for a newer set if this one lacks the key and another may be

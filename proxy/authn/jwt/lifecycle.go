@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // Run keeps the key set fresh until ctx ends, and returns nil then.
@@ -71,13 +73,13 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 
 // loadOpeners reads the private keys that tokens are encrypted for.
 func (a *Authenticator) loadOpeners() error {
-	var all []*openerKey
+	var all []*jose.DecryptionKey
 	for _, name := range a.config.DecryptionKeysFiles {
 		data, err := loadFile(name)
 		if err != nil {
 			return fmt.Errorf("decryption_keys_files: %w", err)
 		}
-		keys, err := readOpenerKeys(name, data)
+		keys, err := jose.ReadDecryptionKeys(name, data)
 		if err != nil {
 			return fmt.Errorf("decryption_keys_files: %w", err)
 		}
@@ -101,7 +103,7 @@ func (a *Authenticator) Status() Status {
 	defer k.mu.Unlock()
 	s := Status{Fetched: k.fetched, Err: k.lastErr}
 	if set := k.current.Load(); set != nil {
-		s.Keys = set.len()
+		s.Keys = set.Len()
 	}
 	return s
 }

@@ -42,7 +42,7 @@ func (p *Possession) Check(r *authn.Request, bound Binding, token string, proven
 		return err
 	}
 	err := p.Proofs.Check(r, token, bound.Key)
-	if errors.Is(err, errSignature) {
+	if errors.Is(err, authn.ErrSignature) {
 		p.Limiter.Charge(r.Client, r.Now)
 	}
 	return err

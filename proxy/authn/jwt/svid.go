@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/certs"
 )
 
@@ -45,12 +46,12 @@ func (c Config) validateSVID() error {
 		errs = append(errs, setting.Problemf("insecure_allow_unsigned", "cannot be set together with trust_domain: an SVID is signed"))
 	}
 	for _, name := range c.Algorithms {
-		if _, known := algorithmOf(name); known && !slices.Contains(svidAlgorithms(), name) {
+		if _, known := jose.AlgorithmOf(name); known && !slices.Contains(svidAlgorithms(), name) {
 			errs = append(errs, setting.Problemf("algorithms", "%s is not one of JWT-SVIDs: %s", name, strings.Join(svidAlgorithms(), ", ")))
 		}
 	}
 	for _, typ := range c.TokenTypes {
-		if !slices.ContainsFunc(svidTypes(), func(t string) bool { return mediaType(t) == mediaType(typ) }) {
+		if !slices.ContainsFunc(svidTypes(), func(t string) bool { return jose.MediaType(t) == jose.MediaType(typ) }) {
 			errs = append(errs, setting.Problemf("token_types", "%q is not one of JWT-SVIDs: JWT, JOSE or none", typ))
 		}
 	}

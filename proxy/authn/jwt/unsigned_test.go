@@ -6,18 +6,19 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // unsignedToken is a token that anybody can write.
 func unsignedToken(t *testing.T, alg string, claims any) string {
 	t.Helper()
-	return b64([]byte(mustJSON(t, map[string]any{"alg": alg, "typ": "JWT"}))) + "." + b64([]byte(mustJSON(t, claims))) + "."
+	return josetest.Base64([]byte(josetest.JSON(t, map[string]any{"alg": alg, "typ": "JWT"}))) + "." + josetest.Base64([]byte(josetest.JSON(t, claims))) + "."
 }
 
 // TestUnsigned: with the switch a token needs no signature, and everything else as
 // before; without it, nothing changes.
 func TestUnsigned(t *testing.T) {
-	k := newSigner(t, "k1", "RS256")
+	k := josetest.New(t, "k1", "RS256")
 	good := claims(testIssuer, nil)
 	without := func(name string) map[string]any {
 		c := claims(testIssuer, nil)
@@ -32,7 +33,7 @@ func TestUnsigned(t *testing.T) {
 		want  error // nil: accepted
 	}{
 		"unsigned":                {open, unsignedToken(t, "none", good), nil},
-		"signed":                  {open, k.sign(t, k.header(), good), nil},
+		"signed":                  {open, k.Sign(t, k.Header(), good), nil},
 		"without the switch":      {closed, unsignedToken(t, "none", good), authn.ErrInvalid},
 		"None":                    {open, unsignedToken(t, "None", good), authn.ErrInvalid},
 		"empty alg":               {open, unsignedToken(t, "", good), authn.ErrInvalid},
@@ -57,7 +58,7 @@ func TestUnsigned(t *testing.T) {
 
 // TestUnsignedEnds: what is remembered of an unsigned token ends with its lifetime.
 func TestUnsignedEnds(t *testing.T) {
-	a := newFromFile(t, func(c *Config) { c.InsecureAllowUnsigned = true }, newSigner(t, "k1", "RS256"))
+	a := newFromFile(t, func(c *Config) { c.InsecureAllowUnsigned = true }, josetest.New(t, "k1", "RS256"))
 	token := unsignedToken(t, "none", claims(testIssuer, nil))
 	if _, err := presentAt(t, a, token, testNow); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -26,11 +27,11 @@ var (
 // peek looks whether a token is one to ask about: authn.ErrForeign if it is somebody
 // else's, authn.ErrInvalid if its own words are enough to refuse it.
 func (a *Authenticator) peek(token string, now time.Time) (*peeked, error) {
-	if !jwt.Compact(token) {
+	if !jose.Compact(token) {
 		return nil, errOpaque
 	}
-	if len(token) > jwt.MaxToken {
-		return nil, fmt.Errorf("%w: token is longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
+	if len(token) > jose.MaxToken {
+		return nil, fmt.Errorf("%w: token is longer than %d bytes", authn.ErrInvalid, jose.MaxToken)
 	}
 	claims, err := claimsOf(token)
 	switch {
@@ -93,5 +94,5 @@ func claimsOf(token string) (map[string]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("payload: %w", err)
 	}
-	return jwt.Object(data)
+	return jose.Object(data)
 }

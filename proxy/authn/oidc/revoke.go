@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/session"
 )
 
@@ -100,7 +100,7 @@ func (c *client) revoke(ctx context.Context, m *metadata, t held) error {
 	if status == http.StatusOK {
 		return nil
 	}
-	doc, _ := jwt.Object(body) // it may be anything
+	doc, _ := jose.Object(body) // it may be anything
 	if doc["error"] == "unsupported_token_type" {
 		return fmt.Errorf("%w: revocation endpoint answered %d", errUnsupported, status)
 	}

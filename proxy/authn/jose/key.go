@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"crypto"
@@ -19,7 +19,7 @@ type jwkHead struct{ kty, crv, use, alg, kid string }
 
 // parseKey reads one JWK. It returns no key and the reason when the key is to be
 // ignored, and an error when the set is to be refused.
-func parseKey(members map[string]any, secrets bool) (k *key, why string, err error) {
+func parseKey(members map[string]any, secrets bool) (k *Key, why string, err error) {
 	var head jwkHead
 	for name, to := range map[string]*string{
 		"kty": &head.kty, "crv": &head.crv, "use": &head.use, "alg": &head.alg, "kid": &head.kid,
@@ -48,7 +48,7 @@ func parseKey(members map[string]any, secrets bool) (k *key, why string, err err
 
 // irrelevant says why the key is of no use here; empty if it may be.
 func (h *jwkHead) irrelevant(ops any) string {
-	_, known := algorithmOf(h.alg)
+	_, known := AlgorithmOf(h.alg)
 	switch {
 	case h.kty != "RSA" && h.kty != "EC" && h.kty != "OKP" && h.kty != "oct":
 		return fmt.Sprintf("unknown type %.64q", h.kty)
@@ -73,7 +73,7 @@ func canVerify(ops any) bool {
 
 // read has jwx parse the members that make the key, and only those: it matches
 // names without regard to case, and reads more than is asked for here.
-func (h *jwkHead) read(members map[string]any) (*key, error) {
+func (h *jwkHead) read(members map[string]any) (*Key, error) {
 	bare := make(map[string]any)
 	for _, name := range []string{"kty", "crv", "n", "e", "x", "y", "k"} {
 		if v, there := members[name]; there {
@@ -100,7 +100,7 @@ func (h *jwkHead) read(members map[string]any) (*key, error) {
 		return nil, err
 	}
 	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%x %q %q", thumb, h.alg, h.kid))
-	return &key{id: h.kid, alg: h.alg, material: material, print: fingerprint, thumbprint: thumb}, nil
+	return &Key{ID: h.kid, Algorithm: h.alg, Material: material, print: fingerprint, Thumbprint: thumb}, nil
 }
 
 // check refuses keys that a signature must not be trusted with.
@@ -125,7 +125,7 @@ func (h *jwkHead) check(material, exponent any) error {
 	default:
 		return fmt.Errorf("is a %T", material)
 	}
-	if alg, ok := algorithmOf(h.alg); ok && !alg.fits(material) {
+	if alg, ok := AlgorithmOf(h.alg); ok && !alg.fits(material) {
 		return fmt.Errorf("says algorithm %s and is no key for it", h.alg)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"encoding/json"
@@ -102,19 +102,19 @@ func verifyVector(jwk, jws json.RawMessage) error {
 	if !isKeySet(jwk) {
 		jwk = fmt.Appendf(nil, `{"keys":[%s]}`, jwk)
 	}
-	set, err := parseKeySet(jwk, true)
+	set, err := ParseKeySet(jwk, true)
 	if err != nil {
 		return err
 	}
-	token, err := parseCompact(text)
+	token, err := ParseJWS(text)
 	if err != nil {
 		return err
 	}
-	allowed := make(map[string]algorithm)
+	allowed := make(map[string]Algorithm)
 	for _, a := range algorithms() {
-		allowed[a.name] = a
+		allowed[a.Name] = a
 	}
-	_, err = set.verify(token, allowed)
+	_, err = set.Verify(token, allowed)
 	return err
 }
 

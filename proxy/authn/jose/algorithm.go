@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"crypto"
@@ -24,9 +24,9 @@ const (
 	familyHMAC
 )
 
-// algorithm is one signature algorithm of RFC 7518 section 3 or RFC 8037.
-type algorithm struct {
-	name   string
+// Algorithm is one signature algorithm of RFC 7518 section 3 or RFC 8037.
+type Algorithm struct {
+	Name   string
 	family family
 	hash   crypto.Hash
 	curve  elliptic.Curve // ECDSA only
@@ -34,8 +34,8 @@ type algorithm struct {
 
 // algorithms lists what can be verified. There is no "none", and no ES256K: Go
 // has no maintained implementation of its curve.
-func algorithms() []algorithm {
-	return []algorithm{
+func algorithms() []Algorithm {
+	return []Algorithm{
 		{"RS256", familyPKCS1, crypto.SHA256, nil},
 		{"RS384", familyPKCS1, crypto.SHA384, nil},
 		{"RS512", familyPKCS1, crypto.SHA512, nil},
@@ -52,29 +52,31 @@ func algorithms() []algorithm {
 	}
 }
 
-func algorithmNames() []string {
+// AlgorithmNames returns the names of what can be verified.
+func AlgorithmNames() []string {
 	var names []string
 	for _, a := range algorithms() {
-		names = append(names, a.name)
+		names = append(names, a.Name)
 	}
 	return names
 }
 
-func algorithmOf(name string) (algorithm, bool) {
+// AlgorithmOf returns the algorithm of a name (RFC 7518 section 3.1), false if there is none.
+func AlgorithmOf(name string) (Algorithm, bool) {
 	for _, a := range algorithms() {
-		if a.name == name {
+		if a.Name == name {
 			return a, true
 		}
 	}
-	return algorithm{}, false
+	return Algorithm{}, false
 }
 
-// symmetric reports whether who can verify can sign, too.
-func (a algorithm) symmetric() bool { return a.family == familyHMAC }
+// Symmetric reports whether who can verify can sign, too.
+func (a Algorithm) Symmetric() bool { return a.family == familyHMAC }
 
 // fits reports whether material is a key for a: its type, its curve, its length
 // (RFC 7518 section 3.2: an HMAC key is at least as long as the hash).
-func (a algorithm) fits(material any) bool {
+func (a Algorithm) fits(material any) bool {
 	switch k := material.(type) {
 	case *rsa.PublicKey:
 		return a.family == familyPKCS1 || a.family == familyPSS
@@ -88,34 +90,31 @@ func (a algorithm) fits(material any) bool {
 	return false
 }
 
-// errSignature is what verifying itself says; whatever comes before it is about the
-// key or the token.
-var errSignature = authn.ErrSignature
-
-// verify checks the signature of input.
-func (a algorithm) verify(material any, input, signature []byte) error {
+// verify checks the signature of input. The error is authn.ErrSignature if it does not
+// hold; every other one is about the key.
+func (a Algorithm) verify(material any, input, signature []byte) error {
 	if !a.fits(material) {
-		return fmt.Errorf("key is not one for %s", a.name)
+		return fmt.Errorf("key is not one for %s", a.Name)
 	}
 	if len(signature) != a.signatureSize(material) {
-		return errSignature
+		return authn.ErrSignature
 	}
 	if a.family == familyPSS {
 		return a.verifyPSS(material, input, signature)
 	}
-	v, err := jws.NewVerifier(jwa.SignatureAlgorithm(a.name))
+	v, err := jws.NewVerifier(jwa.SignatureAlgorithm(a.Name))
 	if err != nil {
-		return fmt.Errorf("verify %s: %w", a.name, err)
+		return fmt.Errorf("verify %s: %w", a.Name, err)
 	}
 	if err := v.Verify(input, signature, material); err != nil {
-		return errSignature
+		return authn.ErrSignature
 	}
 	return nil
 }
 
 // signatureSize is the one length a signature has (RFC 7518 sections 3.2 to 3.5,
 // RFC 8037 section 3.1).
-func (a algorithm) signatureSize(material any) int {
+func (a Algorithm) signatureSize(material any) int {
 	switch k := material.(type) {
 	case *rsa.PublicKey:
 		return k.Size()
@@ -127,8 +126,8 @@ func (a algorithm) signatureSize(material any) int {
 	return a.hash.Size()
 }
 
-// signs reports whether signatures can be n bytes long.
-func (a algorithm) signs(n int) bool {
+// Signs reports whether signatures can be n bytes long.
+func (a Algorithm) Signs(n int) bool {
 	switch a.family {
 	case familyPKCS1, familyPSS:
 		return n >= minRSABits/8 && n <= maxRSABits/8
@@ -144,16 +143,16 @@ func (a algorithm) signs(n int) bool {
 
 // verifyPSS does not go through jwx, which takes a salt of any length: the salt
 // is as long as the hash (RFC 7518 section 3.5).
-func (a algorithm) verifyPSS(material any, input, signature []byte) error {
+func (a Algorithm) verifyPSS(material any, input, signature []byte) error {
 	pub, ok := material.(*rsa.PublicKey)
 	if !ok {
-		return errSignature
+		return authn.ErrSignature
 	}
 	h := a.hash.New()
 	h.Write(input)
 	opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.hash}
 	if err := rsa.VerifyPSS(pub, a.hash, h.Sum(nil), signature, opts); err != nil {
-		return errSignature
+		return authn.ErrSignature
 	}
 	return nil
 }

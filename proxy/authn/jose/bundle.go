@@ -1,16 +1,16 @@
-package jwt
+package jose
 
 import (
 	"errors"
 	"fmt"
 )
 
-// parseBundle reads the keys for jwt-svid of a SPIFFE trust bundle (SPIFFE Trust Domain
+// ParseTrustBundle reads the keys for jwt-svid of a SPIFFE trust bundle (SPIFFE Trust Domain
 // and Bundle section 4). Others are ignored, as section 4.2.2 says. A bundle without keys
 // says that the trust domain has taken all of them back.
-func parseBundle(data []byte) (*keySet, error) {
-	if len(data) > maxKeySet {
-		return nil, fmt.Errorf("trust bundle is larger than %d bytes", maxKeySet)
+func ParseTrustBundle(data []byte) (*KeySet, error) {
+	if len(data) > MaxKeySet {
+		return nil, fmt.Errorf("trust bundle is larger than %d bytes", MaxKeySet)
 	}
 	doc, err := Object(data)
 	if err != nil {
@@ -35,11 +35,11 @@ func parseBundle(data []byte) (*keySet, error) {
 		ours = append(ours, entry)
 	}
 	if len(ours) == 0 {
-		return &keySet{byID: map[string]*key{}, ignored: ignored}, nil
+		return &KeySet{byID: map[string]*Key{}, Ignored: ignored}, nil
 	}
 	set, err := newKeySet(ours, false)
 	if err == nil {
-		set.ignored = append(ignored, set.ignored...)
+		set.Ignored = append(ignored, set.Ignored...)
 	}
 	return set, err
 }

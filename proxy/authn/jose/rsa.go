@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"crypto/rsa"
@@ -11,6 +11,8 @@ const (
 	minRSABits = 2048
 	// maxRSABits bounds the work that one signature costs us.
 	maxRSABits = 8192
+	// MaxSignature bounds what a signature takes as a part of a token, in bytes.
+	MaxSignature = maxRSABits/8*4/3 + 2
 )
 
 // checkRSA refuses keys that can be factored or that make any text a signature.
@@ -20,7 +22,7 @@ func checkRSA(k *rsa.PublicKey, exponent any) error {
 		return fmt.Errorf("RSA key has %d bits, not %d to %d", bits, minRSABits, maxRSABits)
 	}
 	text, _ := exponent.(string)
-	e, err := decodePart(text)
+	e, err := DecodeBase64(text)
 	if err != nil || new(big.Int).SetBytes(e).Cmp(big.NewInt(int64(k.E))) != 0 {
 		return errors.New("RSA exponent is malformed or too large")
 	}

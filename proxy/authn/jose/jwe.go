@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"crypto/ecdsa"
@@ -13,18 +13,18 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// sealed is an encrypted token (RFC 7516 section 3.1), taken apart as far as it
+// JWE is an encrypted token (RFC 7516 section 3.1), taken apart as far as it
 // must be understood before the library sees it.
-type sealed struct {
+type JWE struct {
 	text     string
 	alg, enc string
-	kid      string
+	KeyID    string
 	hasKid   bool
 	curve    string // of the ephemeral key; empty without one
 }
 
-// isSealed reports whether text has the five parts of an encrypted token.
-func isSealed(text string) bool { return strings.Count(text, ".") == 4 }
+// IsJWE reports whether text has the five parts of an encrypted token.
+func IsJWE(text string) bool { return strings.Count(text, ".") == 4 }
 
 // sealedParameters are the parameters that the header of an encrypted token may
 // have: those that are understood, and claims that issuers repeat there (RFC 7519
@@ -50,15 +50,15 @@ func contentCiphers() []contentCipher {
 	}
 }
 
-// parseSealed takes an encrypted token apart as strictly as a signed one.
-func parseSealed(text string) (*sealed, error) {
+// ParseJWE takes an encrypted token apart as strictly as a signed one.
+func ParseJWE(text string) (*JWE, error) {
 	if len(text) > MaxToken {
 		return nil, fmt.Errorf("token is longer than %d bytes", MaxToken)
 	}
 	var parts [5][]byte
 	for i, p := range strings.SplitN(text, ".", len(parts)) {
 		var err error
-		if parts[i], err = decodePart(p); err != nil {
+		if parts[i], err = DecodeBase64(p); err != nil {
 			return nil, fmt.Errorf("part %d of the encrypted token: %w", i+1, err)
 		}
 	}
@@ -66,14 +66,14 @@ func parseSealed(text string) (*sealed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("header of the encrypted token: %w", err)
 	}
-	s := &sealed{text: text}
+	s := &JWE{text: text}
 	if err := s.readHeader(header); err != nil {
 		return nil, err
 	}
 	return s, s.checkLengths(parts[1], parts[2], parts[3], parts[4])
 }
 
-func (s *sealed) readHeader(header map[string]any) error {
+func (s *JWE) readHeader(header map[string]any) error {
 	for name := range header {
 		if !slices.Contains(sealedParameters(), name) {
 			return fmt.Errorf("header of the encrypted token has %.64q", name)
@@ -84,11 +84,11 @@ func (s *sealed) readHeader(header map[string]any) error {
 	if s.alg != "RSA-OAEP-256" && s.alg != "ECDH-ES" && s.alg != "ECDH-ES+A256KW" {
 		return fmt.Errorf("encryption with alg %.64q is not accepted", s.alg)
 	}
-	if s.kid, s.hasKid = header["kid"].(string); !s.hasKid && header["kid"] != nil {
+	if s.KeyID, s.hasKid = header["kid"].(string); !s.hasKid && header["kid"] != nil {
 		return errors.New(`"kid" of the encrypted token is not a string`)
 	}
 	// The token inside must say of itself that it is one (RFC 7519 section 5.2).
-	if cty, _ := header["cty"].(string); mediaType(cty) != "jwt" {
+	if cty, _ := header["cty"].(string); MediaType(cty) != "jwt" {
 		return fmt.Errorf("content type of the encrypted token is %.64q, not JWT", cty)
 	}
 	epk, there := header["epk"]
@@ -103,7 +103,7 @@ func (s *sealed) readHeader(header map[string]any) error {
 
 // readEphemeral refuses points that are not on their curve: what is derived from
 // them tells about the private key.
-func (s *sealed) readEphemeral(epk any) error {
+func (s *JWE) readEphemeral(epk any) error {
 	members, ok := epk.(map[string]any)
 	if !ok {
 		return errors.New("epk is not an object")
@@ -119,7 +119,7 @@ func (s *sealed) readEphemeral(epk any) error {
 	return nil
 }
 
-func (s *sealed) checkLengths(key, iv, ciphertext, tag []byte) error {
+func (s *JWE) checkLengths(key, iv, ciphertext, tag []byte) error {
 	all := contentCiphers()
 	i := slices.IndexFunc(all, func(c contentCipher) bool { return c.name == s.enc })
 	if i < 0 {
@@ -135,15 +135,15 @@ func (s *sealed) checkLengths(key, iv, ciphertext, tag []byte) error {
 	return nil
 }
 
-// openerKey is a private key that tokens are encrypted for.
-type openerKey struct {
+// DecryptionKey is a private key that tokens are encrypted for.
+type DecryptionKey struct {
 	kid     string // empty: it may be any token's
 	private any    // *rsa.PrivateKey or *ecdsa.PrivateKey
 }
 
 // fits reports whether s can be encrypted for k.
-func (k *openerKey) fits(s *sealed) bool {
-	if k.kid != "" && s.hasKid && k.kid != s.kid {
+func (k *DecryptionKey) fits(s *JWE) bool {
+	if k.kid != "" && s.hasKid && k.kid != s.KeyID {
 		return false
 	}
 	switch private := k.private.(type) {
@@ -160,9 +160,9 @@ const maxDecryptions = 4
 
 var errDecryption = errors.New("no private key opens the encrypted token")
 
-// open returns the text inside. It is nobody's word yet: everybody has the public
+// Open returns the text inside. It is nobody's word yet: everybody has the public
 // key that it was encrypted with.
-func (s *sealed) open(keys []*openerKey) (string, error) {
+func (s *JWE) Open(keys []*DecryptionKey) (string, error) {
 	tries := 0
 	for _, k := range keys {
 		if !k.fits(s) {
@@ -179,18 +179,18 @@ func (s *sealed) open(keys []*openerKey) (string, error) {
 	return "", errDecryption
 }
 
-// readOpenerKeys reads the private keys that stand in the file called name: PEM, a JWK
+// ReadDecryptionKeys reads the private keys that stand in the file called name: PEM, a JWK
 // or a JWK set.
-func readOpenerKeys(name string, data []byte) ([]*openerKey, error) {
+func ReadDecryptionKeys(name string, data []byte) ([]*DecryptionKey, error) {
 	text := strings.TrimSpace(string(data))
 	set, err := jwk.Parse([]byte(text), jwk.WithPEM(strings.HasPrefix(text, "-----BEGIN")))
 	if err != nil {
 		return nil, fmt.Errorf("%s holds neither PEM keys nor JWKs", name) // the library's word may quote the key
 	}
-	var out []*openerKey
+	var out []*DecryptionKey
 	for i := range set.Len() {
 		k, _ := set.Key(i)
-		opener := &openerKey{kid: k.KeyID()}
+		opener := &DecryptionKey{kid: k.KeyID()}
 		if err := k.Raw(&opener.private); err != nil {
 			return nil, fmt.Errorf("%s: key %d cannot be read", name, i)
 		}
@@ -205,7 +205,7 @@ func readOpenerKeys(name string, data []byte) ([]*openerKey, error) {
 	return out, nil
 }
 
-func (k *openerKey) check() error {
+func (k *DecryptionKey) check() error {
 	switch private := k.private.(type) {
 	case *rsa.PrivateKey:
 		if err := private.Validate(); err != nil {

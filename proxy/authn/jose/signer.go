@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"crypto"
@@ -58,7 +58,7 @@ func newSignerOf(key any) (*Signer, error) {
 	case *ecdsa.PrivateKey:
 		for _, a := range algorithms() {
 			if a.fits(k.Public()) {
-				return &Signer{key: k, alg: jwa.SignatureAlgorithm(a.name)}, nil
+				return &Signer{key: k, alg: jwa.SignatureAlgorithm(a.Name)}, nil
 			}
 		}
 	case ed25519.PrivateKey:

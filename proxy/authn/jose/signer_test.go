@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"crypto"
@@ -11,12 +11,14 @@ import (
 	"encoding/pem"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // TestAssertion: what is signed holds for the public key and the algorithm of its kind.
 func TestAssertion(t *testing.T) {
 	for _, alg := range []string{"RS256", "ES256", "ES384", "ES512", "EdDSA"} {
-		private := newSigner(t, "k1", alg).private
+		private := josetest.New(t, "k1", alg).Private
 		der, err := x509.MarshalPKCS8PrivateKey(private)
 		if err != nil {
 			t.Fatal(err)
@@ -26,19 +28,19 @@ func TestAssertion(t *testing.T) {
 			t.Errorf("%s: %v", alg, err)
 			continue
 		}
-		text, err := s.Assertion("gw", "https://idp.example", testNow, time.Minute)
+		text, err := s.Assertion("gw", "https://idp.example", time.Unix(1767323045, 0), time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
-		token, err := parseCompact(text)
-		if err != nil || token.alg != alg {
+		token, err := ParseJWS(text)
+		if err != nil || token.Algorithm != alg {
 			t.Fatalf("%s: %+v, %v", alg, token, err)
 		}
-		a, _ := algorithmOf(alg)
-		if err := a.verify(private.(crypto.Signer).Public(), token.input, token.signature); err != nil {
+		a, _ := AlgorithmOf(alg)
+		if err := a.verify(private.(crypto.Signer).Public(), token.Input, token.Signature); err != nil {
 			t.Errorf("%s: %v", alg, err)
 		}
-		claims, err := Object(token.payload)
+		claims, err := Object(token.Payload)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"encoding/base64"
@@ -11,57 +11,57 @@ import (
 // where servers in front of us give up on a header.
 const MaxToken = 16 << 10
 
-// errForm: the text is not a JWS in compact serialization. It may be an opaque
+// ErrForm: the text is not a JWS in compact serialization. It may be an opaque
 // token, an encrypted one, or one that is not for us to read.
-var errForm = errors.New("not a JWS in compact serialization")
+var ErrForm = errors.New("not a JWS in compact serialization")
 
-// compact is a JWS in compact serialization (RFC 7515 section 3.1), taken apart
+// JWS is a JWS in compact serialization (RFC 7515 section 3.1), taken apart
 // and not yet verified.
-type compact struct {
-	input     []byte // header and payload as signed: base64url, with the dot
-	header    map[string]any
-	payload   []byte
-	signature []byte
+type JWS struct {
+	Input     []byte // header and payload as signed: base64url, with the dot
+	Header    map[string]any
+	Payload   []byte
+	Signature []byte
 
-	alg, kid, typ string
-	hasKid        bool
+	Algorithm, KeyID, Type string
+	HasKeyID               bool
 }
 
-// parseCompact takes text apart. Nothing lenient is done: the three parts are
+// ParseJWS takes text apart. Nothing lenient is done: the three parts are
 // canonical base64url without padding, so that one token has one spelling, and
 // the header is one JSON object without duplicate members.
-func parseCompact(text string) (*compact, error) { return parseJWS(text, refusedParameters()) }
+func ParseJWS(text string) (*JWS, error) { return parseJWS(text, refusedParameters()) }
 
-// parseJWS is parseCompact with the header parameters that are refused.
-func parseJWS(text string, refused []string) (*compact, error) {
+// parseJWS is ParseJWS with the header parameters that are refused.
+func parseJWS(text string, refused []string) (*JWS, error) {
 	if len(text) > MaxToken {
 		return nil, fmt.Errorf("token is longer than %d bytes", MaxToken)
 	}
 	head, rest, ok1 := strings.Cut(text, ".")
 	payload, signature, ok2 := strings.Cut(rest, ".")
 	if !ok1 || !ok2 || strings.Contains(signature, ".") {
-		return nil, errForm
+		return nil, ErrForm
 	}
-	rawHeader, err := decodePart(head)
+	rawHeader, err := DecodeBase64(head)
 	if err != nil {
-		return nil, fmt.Errorf("%w: header: %w", errForm, err)
+		return nil, fmt.Errorf("%w: header: %w", ErrForm, err)
 	}
-	t := &compact{input: []byte(text[:len(head)+1+len(payload)])}
-	if t.header, err = Object(rawHeader); err != nil {
-		return nil, fmt.Errorf("%w: header: %w", errForm, err)
+	t := &JWS{Input: []byte(text[:len(head)+1+len(payload)])}
+	if t.Header, err = Object(rawHeader); err != nil {
+		return nil, fmt.Errorf("%w: header: %w", ErrForm, err)
 	}
-	if t.payload, err = decodePart(payload); err != nil {
+	if t.Payload, err = DecodeBase64(payload); err != nil {
 		return nil, fmt.Errorf("payload: %w", err)
 	}
-	if t.signature, err = decodePart(signature); err != nil {
+	if t.Signature, err = DecodeBase64(signature); err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
 	}
 	return t, t.readHeader(refused)
 }
 
-// decodePart decodes canonical base64url. The decoder of the standard library
+// DecodeBase64 decodes canonical base64url. The decoder of the standard library
 // skips line breaks even when strict.
-func decodePart(s string) ([]byte, error) {
+func DecodeBase64(s string) ([]byte, error) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, errors.New("line break in base64url")
 	}
@@ -75,28 +75,28 @@ func refusedParameters() []string {
 	return []string{"crit", "b64", "cty", "zip", "jku", "jwk", "x5u", "x5c"}
 }
 
-func (t *compact) readHeader(refused []string) error {
+func (t *JWS) readHeader(refused []string) error {
 	for _, name := range refused {
-		if _, there := t.header[name]; there {
+		if _, there := t.Header[name]; there {
 			return fmt.Errorf("header has %q", name)
 		}
 	}
 	var ok bool
-	if t.alg, ok = t.header["alg"].(string); !ok {
+	if t.Algorithm, ok = t.Header["alg"].(string); !ok {
 		return errors.New(`header has no "alg" that is a string`)
 	}
-	if t.kid, t.hasKid = t.header["kid"].(string); !t.hasKid && t.header["kid"] != nil {
+	if t.KeyID, t.HasKeyID = t.Header["kid"].(string); !t.HasKeyID && t.Header["kid"] != nil {
 		return errors.New(`"kid" is not a string`)
 	}
-	if t.typ, ok = t.header["typ"].(string); !ok && t.header["typ"] != nil {
+	if t.Type, ok = t.Header["typ"].(string); !ok && t.Header["typ"] != nil {
 		return errors.New(`"typ" is not a string`)
 	}
 	return nil
 }
 
-// mediaType folds a typ header: it is case-insensitive, and "application/" may
+// MediaType folds a typ header: it is case-insensitive, and "application/" may
 // be left out (RFC 7515 section 4.1.9).
-func mediaType(typ string) string {
+func MediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 

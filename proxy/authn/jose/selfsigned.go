@@ -1,4 +1,4 @@
-package jwt
+package jose
 
 import (
 	"errors"
@@ -6,18 +6,18 @@ import (
 	"slices"
 )
 
-// parseSelfSigned takes a JWS apart whose header brings the public key along, and verifies
+// ParseSelfSigned takes a JWS apart whose header brings the public key along, and verifies
 // that this key signed it, by one of the algorithms. It shows that the sender has the
 // key, and nothing about whose key it is.
-func parseSelfSigned(text string, algorithms []string) (*compact, *key, error) {
+func ParseSelfSigned(text string, algorithms []string) (*JWS, *Key, error) {
 	refused := slices.DeleteFunc(refusedParameters(), func(name string) bool { return name == "jwk" })
 	t, err := parseJWS(text, refused)
 	if err != nil {
 		return nil, nil, err
 	}
-	alg, ok := algorithmOf(t.alg)
-	if !ok || alg.symmetric() || !slices.Contains(algorithms, t.alg) {
-		return nil, nil, fmt.Errorf("algorithm %.64q is not accepted", t.alg)
+	alg, ok := AlgorithmOf(t.Algorithm)
+	if !ok || alg.Symmetric() || !slices.Contains(algorithms, t.Algorithm) {
+		return nil, nil, fmt.Errorf("algorithm %.64q is not accepted", t.Algorithm)
 	}
 	k, err := ownKey(t)
 	if err != nil {
@@ -27,8 +27,8 @@ func parseSelfSigned(text string, algorithms []string) (*compact, *key, error) {
 }
 
 // ownKey reads the key in the header.
-func ownKey(t *compact) (*key, error) {
-	members, ok := t.header["jwk"].(map[string]any)
+func ownKey(t *JWS) (*Key, error) {
+	members, ok := t.Header["jwk"].(map[string]any)
 	if !ok {
 		return nil, errors.New(`header has no "jwk" that is an object`)
 	}
