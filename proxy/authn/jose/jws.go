@@ -11,7 +11,7 @@ import (
 // where servers in front of us give up on a header.
 const MaxToken = 16 << 10
 
-// ErrForm: the text is not a JWS in compact serialization. It may be an opaque
+// ErrForm says that the text is not a JWS in compact serialization. It may be an opaque
 // token, an encrypted one, or one that is not for us to read.
 var ErrForm = errors.New("not a JWS in compact serialization")
 

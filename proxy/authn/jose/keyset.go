@@ -18,7 +18,7 @@ const (
 	maxTries = 8
 )
 
-// ErrUnknownKey: the set has no key that the token could be signed with. A newer
+// ErrUnknownKey says that the set has no key that the token could be signed with. A newer
 // set may.
 var ErrUnknownKey = errors.New("key set has no key for this token")
 
