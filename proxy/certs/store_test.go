@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -360,6 +361,33 @@ func TestRevocationOfIntermediates(t *testing.T) {
 	s.withCRL(t, append(revoked, team.RevocationList(t, until)...))
 	if _, err := handshake(t, s.open(t).TLS(), s.client(carol)); err == nil {
 		t.Error("carol got in although her authority is revoked")
+	}
+}
+
+// TestRevocationAboveTheNearest: an authority whose issuer is revoked speaks for nobody,
+// however many trusted authorities are between it and the root.
+func TestRevocationAboveTheNearest(t *testing.T) {
+	s := newSite(t)
+	region := s.clients.Intermediate(t, "region CA")
+	team := region.Intermediate(t, "team CA")
+	carol := team.Issue(t, "carol", nil)
+	until := time.Now().Add(time.Hour)
+	lists := append(region.RevocationList(t, until), team.RevocationList(t, until)...)
+	certstest.Write(t, s.config.ClientCAFile, slices.Concat(s.clients.PEM(), region.PEM(), team.PEM()))
+	bare := tls.Certificate{Certificate: carol.Certificate[:1], PrivateKey: carol.PrivateKey, Leaf: carol.Leaf}
+	for name, client := range map[string]tls.Certificate{"with its chain": carol, "alone": bare} {
+		s.withCRL(t, slices.Concat(s.clients.RevocationList(t, until), lists))
+		if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err != nil {
+			t.Errorf("carol %s: %v", name, err)
+		}
+		s.withCRL(t, slices.Concat(s.clients.RevocationList(t, until, tls.Certificate{Leaf: region.Certificate}), lists))
+		if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err == nil {
+			t.Errorf("carol %s got in although the authority of her authority is revoked", name)
+		}
+		s.withCRL(t, lists)
+		if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err == nil {
+			t.Errorf("carol %s got in although nobody knows whether the authority of her authority is revoked", name)
+		}
 	}
 }
 

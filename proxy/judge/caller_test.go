@@ -163,6 +163,31 @@ func TestSpentCredentialsEndHere(t *testing.T) {
 	}
 }
 
+// TestCredentialsOfOthersEndHere: a key of the gateway's that came beside another
+// credential, or to a route that looks at none, is not handed to an upstream, which could
+// use it here. No authenticator has taken it, nor said that it is good.
+func TestCredentialsOfOthersEndHere(t *testing.T) {
+	for _, forward := range []bool{false, true} {
+		j := judgeWith(t, alice(nil, nil), func(c *Config, r *route.Config) {
+			r.ForwardCredentials = forward
+			c.CredentialHeaders = []string{"x-key", "signature"}
+		})
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{Name: "x-key", Value: "k"}, authz.Header{Name: "x.key", Value: "k"},
+			authz.Header{Name: "signature", Value: "s"}, authz.Header{Name: "x-api-key", Value: "the upstream's own"}))
+		if v.Forward == nil {
+			t.Fatal(v.Err)
+		}
+		for _, name := range []string{"x-key", "x.key", "signature"} {
+			if got := len(values(v.Forward.Headers, name)) == 1; got != forward {
+				t.Errorf("forward_credentials %v: %s is forwarded: %v", forward, name, got)
+			}
+		}
+		if got := values(v.Forward.Headers, "x-api-key"); len(got) != 1 {
+			t.Errorf("a header that no authenticator reads is forwarded %d times, want once", len(got))
+		}
+	}
+}
+
 func TestCookiesAreTakenOut(t *testing.T) {
 	for in, want := range map[string]string{
 		"s=1": "", "s=1; a=2": "a=2", "a=2;s=1 ; b": "a=2; b", " s = 1;s2=3": "s2=3", "S=1": "S=1", "a=s=1": "a=s=1", ";;": "",

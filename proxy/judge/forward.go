@@ -44,7 +44,7 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		switch j.classes.of(h.Name) {
 		case ordinary:
 		case credential:
-			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardsCredentials() {
+			if h.Name == "proxy-authorization" || !r.Config.ForwardsCredentials() && j.ends(h.Name) {
 				continue
 			}
 			if h.Name == "cookie" && (len(cookies) > 0 || strings.Contains(h.Value, "sallyport-")) {
@@ -66,6 +66,12 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		f.Headers = append(f.Headers, h)
 	}
 	f.addForwarded(a, s, in, trusted)
+}
+
+// ends reports whether a header carries credentials for the gateway. It does so on every
+// route, also where nobody has looked at it: an upstream that got one could use it here.
+func (j *Judge) ends(name string) bool {
+	return name == "authorization" || containsFold(j.cfg.CredentialHeaders, name)
 }
 
 // ownedOn returns the names that a route's outbound headers take from its clients.

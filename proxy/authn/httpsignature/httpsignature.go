@@ -192,13 +192,18 @@ func (a *Authenticator) verify(ctx context.Context, s *signature, r *authn.Reque
 	if err := a.limiter.Allow(r.Client, r.Now); err != nil {
 		return nil, err
 	}
+	var made *key
 	for _, k := range keys {
-		if s.hasAlgorithm && s.algorithm != k.algorithm {
+		if s.hasAlgorithm && s.algorithm != k.algorithm || !verifySignature(k.algorithm, k.material, base, s.value) {
 			continue
 		}
-		if verifySignature(k.algorithm, k.material, base, s.value) {
-			return k, nil
+		if made != nil && made.owner != k.owner {
+			return nil, fmt.Errorf("%w: key %.64q is one of %q and of %q", authn.ErrInvalid, s.keyID, made.owner.subject, k.owner.subject)
 		}
+		made = k
+	}
+	if made != nil {
+		return made, nil
 	}
 	a.limiter.Charge(r.Client, r.Now)
 	return nil, fmt.Errorf("%w: %w: key %.64q did not sign this request, or not with its algorithm", authn.ErrInvalid, authn.ErrSignature, s.keyID)

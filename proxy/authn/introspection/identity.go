@@ -131,13 +131,11 @@ func describe(id *authz.Identity, m map[string]any) error {
 		return errors.New("act is not an object")
 	}
 	for _, name := range []string{"scope", "scp"} {
-		scopes, err := jwt.Strings(m, name)
+		scopes, err := jwt.Scopes(m, name)
 		if err != nil {
 			return err
 		}
-		for _, s := range scopes {
-			id.Scopes = append(id.Scopes, strings.Fields(s)...)
-		}
+		id.Scopes = append(id.Scopes, scopes...)
 	}
 	return nil
 }

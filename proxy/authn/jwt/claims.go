@@ -190,13 +190,11 @@ func (r *rules) describe(id *authz.Identity, claims map[string]any) error {
 		return errors.New("act is not an object")
 	}
 	for _, name := range r.scopes {
-		scopes, err := stringOrList(claims, name)
+		scopes, err := Scopes(claims, name)
 		if err != nil {
 			return err
 		}
-		for _, s := range scopes {
-			id.Scopes = append(id.Scopes, strings.Fields(s)...)
-		}
+		id.Scopes = append(id.Scopes, scopes...)
 	}
 	return nil
 }

@@ -61,7 +61,8 @@ type Config struct {
 	RequiredClaims map[string][]string `yaml:"required_claims"`
 	// ScopeClaims are the claims that hold the scopes of a token: a string with
 	// spaces between them, or an array of strings. By default scope (RFC 9068) and
-	// scp; some providers have permissions.
+	// scp; some providers have permissions. An element with a space is no scope, but
+	// in scope and scp several.
 	ScopeClaims []string `yaml:"scope_claims"`
 	// InsecureHTTP allows http:// to hosts other than loopback. Whoever controls
 	// the network can then replace the key set and sign in as anybody.

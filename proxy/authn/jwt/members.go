@@ -18,6 +18,27 @@ func Strings(members map[string]any, name string) ([]string, error) {
 	return stringOrList(members, name)
 }
 
+// Scopes reads a member that holds scopes: text with spaces between them (RFC 6749
+// section 3.3), or an array. Some issuers put such text into an array in scope and scp. In
+// other members an element is one name, and one with a space is left out: no scope has
+// one, and "billing admin" must not pass for admin.
+func Scopes(members map[string]any, name string) ([]string, error) {
+	elements, err := stringOrList(members, name)
+	if err != nil {
+		return nil, err
+	}
+	_, whole := members[name].([]any)
+	whole = whole && name != "scope" && name != "scp"
+	var scopes []string
+	for _, e := range elements {
+		parts := strings.FieldsFunc(e, func(r rune) bool { return r == ' ' })
+		if !whole || len(parts) == 1 && parts[0] == e {
+			scopes = append(scopes, parts...)
+		}
+	}
+	return scopes, nil
+}
+
 // Bearer returns the token of an Authorization value (RFC 6750 section 2.1). The error
 // is authn.ErrNotMine, or authn.ErrInvalid for the scheme without a token.
 func Bearer(authorization string) (string, error) {

@@ -27,6 +27,8 @@ func TestScopeClaims(t *testing.T) {
 		{"empty", nil, map[string]any{"scope": ""}, nil, false},
 		{"a claim that is not listed", nil, map[string]any{"scope": nil, "permissions": []string{"a"}}, nil, false},
 		{"permissions", []string{"permissions"}, map[string]any{"scope": "b", "permissions": []string{"a"}}, []string{"a"}, false},
+		{"names with spaces", []string{"roles"}, map[string]any{"roles": []string{"billing admin", "reader"}}, []string{"reader"}, false},
+		{"names with other spaces", nil, map[string]any{"scope": "a\u00a0admin b\tadmin c"}, []string{"a\u00a0admin", "b\tadmin", "c"}, false},
 		{"none", []string{}, map[string]any{"scope": "a"}, nil, false},
 		{"a number", nil, map[string]any{"scope": 1}, nil, true},
 		{"an array with a number", []string{"permissions"}, map[string]any{"permissions": []any{"a", 1}}, nil, true},

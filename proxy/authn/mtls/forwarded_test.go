@@ -264,6 +264,31 @@ func TestWhoForwards(t *testing.T) {
 }
 
 // TestForwardedReload: authorities are replaced, and what they verified ends with them.
+// TestForwardedChainEnds: what was verified counts no longer than each certificate of the
+// chain, not only the client's.
+func TestForwardedChainEnds(t *testing.T) {
+	e := newEdge(t)
+	long := func(c *x509.Certificate) { c.NotAfter = time.Now().AddDate(0, 0, 7) }
+	e.proxy = certstest.NewCA(t, "mesh").Issue(t, "edge", func(c *x509.Certificate) {
+		uris(t, "spiffe://example.org/ns/edge/sa/envoy")(c)
+		long(c)
+	}).Leaf
+	cart := e.clients.Issue(t, "cart", func(c *x509.Certificate) {
+		uris(t, client)(c)
+		long(c)
+	})
+	a, end := e.open(t, "xfcc", e.caFile), e.clients.Certificate.NotAfter
+	r := e.from(xfcc(`Cert="` + escaped(cart.Certificate[0]) + `"`))
+	r.Now = end.Add(-time.Minute)
+	if _, err := a.Authenticate(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	r.Now = end.Add(time.Minute)
+	if id, err := a.Authenticate(t.Context(), r); err == nil {
+		t.Errorf("%+v got in with what was verified before the end", id)
+	}
+}
+
 func TestForwardedReload(t *testing.T) {
 	e := newEdge(t)
 	a := e.open(t, "xfcc", e.caFile)

@@ -113,7 +113,11 @@ func (a *alb) AuthenticateToken(ctx context.Context, token string, r *authn.Requ
 		return nil, err
 	}
 	id := a.identity(t)
-	a.recent.Put(token, id, 4*len(token), t.expires.Add(leeway))
+	until := t.expires.Add(leeway)
+	if asked := r.Now.Add(freshFor); asked.Before(until) { // the key may be taken back
+		until = asked
+	}
+	a.recent.Put(token, id, 4*len(token), until)
 	return id, nil
 }
 

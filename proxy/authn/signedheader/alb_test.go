@@ -219,6 +219,29 @@ func TestALBKeys(t *testing.T) {
 	expect("taken back", kid(1), authn.ErrInvalid, demandBurst+2)
 }
 
+// TestALBKeyTakenBack: what was signed with a key is good no longer than the key, whatever
+// end whoever has the key gave it.
+func TestALBKeyTakenBack(t *testing.T) {
+	key, now := newEC(t), testNow
+	keys := serveKeys(t, map[string]string{"/" + kid(1): pemOf(t, key)})
+	a, err := New("front", Config{Preset: "aws_alb", Signers: []string{testSigner}, KeysURL: keys.url}, Deps{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := carry("x-amzn-oidc-data", sign(t, base64.URLEncoding, key, albHead.with(members{"exp": now.AddDate(1, 0, 0).Unix()}), albClaims.with(members{"exp": nil})))
+	if _, err := a.Authenticate(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	keys.mu.Lock()
+	delete(keys.pages, "/"+kid(1))
+	keys.mu.Unlock()
+	now = now.Add(freshFor)
+	r.Now = now
+	if id, err := a.Authenticate(t.Context(), r); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("after its key was taken back: %+v, %v", id, err)
+	}
+}
+
 func TestForgerIsLimited(t *testing.T) {
 	key, stranger := newEC(t), newEC(t)
 	keys := serveKeys(t, map[string]string{"/" + kid(1): pemOf(t, key)})
