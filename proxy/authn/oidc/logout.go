@@ -195,20 +195,31 @@ func (a *Authenticator) revoke(ctx context.Context, r *authn.Request) error {
 		return fmt.Errorf("%w: logout token: %w", authn.ErrInvalid, err)
 	}
 	id, _ := t.Claims["jti"].(string)
-	fresh, err := a.store.Once(ctx, "logout "+id, issued, maxLogoutAge+2*time.Minute)
+	sid, _ := t.Claims["sid"].(string)
+	sub, _ := t.Claims["sub"].(string)
+	fresh, err := a.endOnce(ctx, "logout "+id, issued, func() error { return a.store.Revoke(ctx, a.config.Issuer, sid, sub) })
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
 	case !fresh:
 		return fmt.Errorf("%w: logout token was used before", authn.ErrInvalid)
 	}
-	sid, _ := t.Claims["sid"].(string)
-	sub, _ := t.Claims["sub"].(string)
-	if err := a.store.Revoke(ctx, a.config.Issuer, sid, sub); err != nil {
-		return fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
-	}
 	a.count.loggedOut.Add(1)
 	return nil
+}
+
+// endOnce has end do its work unless key was used before, and notes then that it was
+// used: when the store fails on the way the provider sends the token again, which must
+// find it as good as before. To end sessions twice changes nothing.
+func (a *Authenticator) endOnce(ctx context.Context, key string, made time.Time, end func() error) (bool, error) {
+	seen, err := a.store.Seen(ctx, key, made)
+	if err != nil || seen {
+		return false, err
+	}
+	if err := end(); err != nil {
+		return false, err
+	}
+	return a.store.Once(ctx, key, made, maxLogoutAge+2*time.Minute)
 }
 
 const (
