@@ -771,6 +771,15 @@ func TestChoice(t *testing.T) {
 	if !errors.As(err, &answer) || answer.Status != 401 {
 		t.Fatalf("got %v", err)
 	}
+	var challenges []string
+	for _, h := range answer.Headers {
+		if h.Name == "www-authenticate" {
+			challenges = append(challenges, h.Value)
+		}
+	}
+	if !slices.Equal(challenges, []string{`Bearer realm="sallyport"`}) { // browsers ask for a password where it says Basic
+		t.Errorf("challenges %q", challenges)
+	}
 	for _, want := range []string{
 		`<a href="/oauth2/login?return=%2Fx%3Fa%3Db">Corp &lt;&amp;&gt;</a>`, `<a href="/partner/login?return=%2Fx%3Fa%3Db">partner</a>`,
 	} {
