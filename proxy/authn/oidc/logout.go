@@ -21,7 +21,8 @@ import (
 // logout ends the session here, has the provider revoke its tokens, and ends the session
 // there, if the provider has addresses for that (RFC 7009, OpenID Connect RP-Initiated
 // Logout 1.0). A POST has to come from a page of the same
-// origin and to bring the token that GET gave it: other sites cannot log people out.
+// origin and to bring the token that GET gave it: other sites cannot log people out. To
+// those browsers do not give our cookie (SameSite), so that GET has to say what is so.
 func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Answer {
 	s, err := a.store.Load(ctx, r)
 	if err != nil && !errors.Is(err, session.ErrNone) {
@@ -34,6 +35,8 @@ func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Ans
 	switch {
 	case r.Method != "GET" && r.Method != "POST":
 		return a.page(r, http.StatusMethodNotAllowed, pageDenied, "logout by "+r.Method)
+	case s == nil && r.Method == "POST" && otherSite(r, a.origin(r)):
+		return redirect(http.StatusSeeOther, a.config.LogoutPath, "logout by another site: the browser may have a session that it does not show it")
 	case s == nil:
 		a.forgetFlows(r, 0)
 		_ = a.store.End(ctx, r, nil) // there is none; only cookies go

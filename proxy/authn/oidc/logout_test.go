@@ -103,6 +103,40 @@ func TestLogoutFromStrictPage(t *testing.T) {
 	}
 }
 
+// TestLogoutByAnotherSite: browsers keep our cookie back from another site's form, which
+// tells nothing of the session.
+func TestLogoutByAnotherSite(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	b.logIn("/")
+	for name, tc := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"another site":             {[]string{"origin", "https://evil.example", "sec-fetch-site", "cross-site"}, 303},
+		"null origin":              {[]string{"origin", "null", "sec-fetch-site", "cross-site"}, 303},
+		"without an origin":        {[]string{"sec-fetch-site", "cross-site"}, 303},
+		"without fetch metadata":   {[]string{"origin", "https://evil.example"}, 303},
+		"our own, after the end":   {[]string{"origin", "https://app.example", "sec-fetch-site", "same-origin"}, 200},
+		"a script without session": {nil, 200},
+	} {
+		r := s.browser().post("/oauth2/logout", "token=x", tc.headers...)
+		a := b.at(r)
+		if a.Status != tc.status || !b.in() {
+			t.Errorf("%s: answered %d: %s", name, a.Status, a.Why)
+		}
+		if a.Status != 303 {
+			continue
+		}
+		if u := sent(t, a); u.String() != "/oauth2/logout" || len(r.Response) != 0 {
+			t.Errorf("%s: sent to %s with %v", name, u, r.Response)
+		}
+	}
+	if a := b.at(b.request("GET", "/oauth2/logout", "accept", "text/html", "sec-fetch-site", "cross-site")); !strings.Contains(string(a.Body), "<h1>Log out?</h1>") {
+		t.Errorf("there the user sees %d %s", a.Status, a.Body)
+	}
+}
+
 // TestLogoutFormPolicy: browsers apply form-action to each redirect that follows the
 // form, and send its origin only where the page may be a referrer.
 func TestLogoutFormPolicy(t *testing.T) {
