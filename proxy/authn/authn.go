@@ -96,8 +96,8 @@ type Request struct {
 	// ID is the request's id, for logs and error pages.
 	ID string
 	// Method, Scheme, Host, Path and RawQuery are those that the client used, as
-	// far as trusted proxies report them: Host may have a port, and Path is not
-	// rewritten yet.
+	// far as trusted proxies report them (X-Forwarded-Proto, X-Forwarded-Host): Host
+	// may have a port, and Path is not rewritten yet.
 	Method, Scheme, Host, Path, RawQuery string
 	// Client is the address of the client as the listener judges it, empty if it
 	// is not known. It counts against limits and is no credential.
