@@ -37,10 +37,20 @@ var (
 // that no more of its are looked at for a while. 429; the chain stops.
 var ErrTooMany = errors.New("client sent too many credentials")
 
+// Limited is what a client can send too much of.
+type Limited string
+
+// The limits that clients run into, as RateLimit fields call them.
+const (
+	BadCredentials Limited = "credentials" // by one client
+	Proofs         Limited = "proofs"      // DPoP proofs with one key
+)
+
 // TooManyError is an ErrTooMany with what the client is told.
 type TooManyError struct {
+	Of         Limited
 	RetryAfter time.Duration // until the next credential is looked at
-	Quota      int           // bad credentials that may come at once
+	Quota      int           // how many may come at once
 	Window     time.Duration // in which the quota is earned again
 }
 

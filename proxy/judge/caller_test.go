@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -170,6 +172,25 @@ func TestCookiesAreTakenOut(t *testing.T) {
 	} {
 		if got := withoutCookies(in, []string{"s"}); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestTooMany: which limit it was stands in the fields too.
+func TestTooMany(t *testing.T) {
+	for of, name := range map[authn.Limited]string{authn.BadCredentials: "credentials", authn.Proofs: "proofs"} {
+		j := judgeWith(t, func(*authn.Request) (*authz.Identity, error) {
+			return nil, &authn.TooManyError{Of: of, RetryAfter: 2500 * time.Millisecond, Quota: 7, Window: 10 * time.Second}
+		}, nil)
+		a := j.Judge(t.Context(), arrival("GET", "/x")).Answer
+		want := map[string][]string{"retry-after": {"3"}, "ratelimit": {`"` + name + `";r=0;t=3`}, "ratelimit-policy": {`"` + name + `";q=7;w=10`}}
+		for field, v := range want {
+			if got := values(a.Headers, field); a.Status != 429 || !slices.Equal(got, v) {
+				t.Errorf("%s: %d, %s: %q, want %q", name, a.Status, field, got, v)
+			}
+		}
+		if !strings.Contains(string(a.Body), "in 3 seconds.") {
+			t.Errorf("%s: %s", name, a.Body)
 		}
 	}
 }

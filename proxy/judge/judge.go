@@ -380,7 +380,7 @@ func (j *Judge) refuse(v *Verdict, err error) {
 		v.Answer.set("allow", m.allowed)
 	}
 	if l := (*authn.TooManyError)(nil); errors.As(err, &l) {
-		v.Answer.limit("credentials", l)
+		v.Answer.limit(l)
 	}
 }
 
