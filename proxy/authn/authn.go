@@ -37,10 +37,20 @@ var (
 // that no more of its are looked at for a while. 429; the chain stops.
 var ErrTooMany = errors.New("client sent too many credentials")
 
+// Limited is what a client can send too much of.
+type Limited string
+
+// The limits that clients run into, as RateLimit fields call them.
+const (
+	BadCredentials Limited = "credentials" // by one client
+	Proofs         Limited = "proofs"      // DPoP proofs with one key
+)
+
 // TooManyError is an ErrTooMany with what the client is told.
 type TooManyError struct {
+	Of         Limited
 	RetryAfter time.Duration // until the next credential is looked at
-	Quota      int           // bad credentials that may come at once
+	Quota      int           // how many may come at once
 	Window     time.Duration // in which the quota is earned again
 }
 
@@ -96,8 +106,8 @@ type Request struct {
 	// ID is the request's id, for logs and error pages.
 	ID string
 	// Method, Scheme, Host, Path and RawQuery are those that the client used, as
-	// far as trusted proxies report them: Host may have a port, and Path is not
-	// rewritten yet.
+	// far as trusted proxies report them (X-Forwarded-Proto, X-Forwarded-Host): Host
+	// may have a port, and Path is not rewritten yet.
 	Method, Scheme, Host, Path, RawQuery string
 	// Client is the address of the client as the listener judges it, empty if it
 	// is not known. It counts against limits and is no credential.

@@ -16,23 +16,29 @@ func (c *judged) caller(a *Arrival, trusted bool) {
 	r := &c.input.Request
 	c.who = authn.Request{
 		Authorization: a.header("authorization"), Headers: a.Headers, TLS: a.TLS, Now: a.Time, ID: r.ID,
-		Method: a.Method, Scheme: r.Scheme, Host: c.shape.hostport, Path: c.shape.path, RawQuery: c.shape.query,
+		Method: a.Method, Scheme: r.Scheme, Host: c.shape.clientHost(a, trusted), Path: c.shape.path, RawQuery: c.shape.query,
 		Client: c.input.Source.IP, Trusted: trusted, Body: a.Body,
 	}
 }
 
 // endpoint returns what serves the path itself, nil if nothing does.
-func (j *Judge) endpoint(s *shape) *authn.Endpoint {
+func (j *Judge) endpoint(who *authn.Request) *authn.Endpoint {
 	if len(j.endpoints) == 0 {
 		return nil
 	}
-	all := j.endpoints[s.path]
+	all := j.endpoints[who.Path]
 	for i := range all {
-		if len(all[i].Hosts) == 0 || slices.Contains(all[i].Hosts, s.host) {
+		if len(all[i].Hosts) == 0 || slices.Contains(all[i].Hosts, nameOf(who)) {
 			return &all[i]
 		}
 	}
 	return nil
+}
+
+// nameOf is the host that the client asked for in lower case, without port.
+func nameOf(who *authn.Request) string {
+	host, _, _ := splitHost(who.Host) // it was checked
+	return host
 }
 
 // serve has an endpoint answer. None of them forwards anything.

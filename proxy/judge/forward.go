@@ -169,6 +169,21 @@ func clientScheme(a *Arrival, trusted bool) string {
 	return scheme(a)
 }
 
+// clientHost is the host that the client asked for, with its port if it named one, as far
+// as trusted peers say. Of several proxies that added theirs, the last is the one that we
+// trust. Routes, the policy and the upstream go by Host nevertheless: it is what the
+// proxy asks for.
+func (s *shape) clientHost(a *Arrival, trusted bool) string {
+	if trusted {
+		v := a.header("x-forwarded-host")
+		v = strings.Trim(v[strings.LastIndexByte(v, ',')+1:], " \t")
+		if _, _, err := splitHost(v); err == nil {
+			return v
+		}
+	}
+	return s.hostport
+}
+
 // source finds the client: from the end of the chain that trusted peers
 // reported, the first address that is not trusted itself.
 func source(a *Arrival, trusted bool) authz.Source {

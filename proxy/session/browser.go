@@ -241,6 +241,11 @@ func (b *Browser) Once(_ context.Context, key string, made time.Time, keep time.
 	return b.memory.seen.once(digestOf("once", key), made, now.Add(keep), now), nil
 }
 
+// Seen implements Store.
+func (b *Browser) Seen(_ context.Context, key string, made time.Time) (bool, error) {
+	return b.memory.seen.seen(digestOf("once", key), made), nil
+}
+
 // opened keeps sessions that were opened, by their sealed text: a browser sends the
 // same one again and again. It is forgotten when the keys are exchanged.
 type opened struct {

@@ -105,6 +105,8 @@ type Store interface {
 	// Once reports whether key is new. It is remembered for a time given; what was
 	// made at a moment before that which is still remembered is not new.
 	Once(ctx context.Context, key string, made time.Time, keep time.Duration) (bool, error)
+	// Seen reports whether Once would find that key is not new, and notes nothing.
+	Seen(ctx context.Context, key string, made time.Time) (bool, error)
 }
 
 // NewID returns 256 random bits as text.

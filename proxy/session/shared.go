@@ -579,3 +579,14 @@ func (s *Shared) Once(ctx context.Context, key string, _ time.Time, keep time.Du
 	}
 	return fresh, nil
 }
+
+// Seen implements Store.
+func (s *Shared) Seen(ctx context.Context, key string, _ time.Time) (bool, error) {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	n, err := s.redis.Exists(ctx, s.prefix+"once:"+hashed(key)).Result()
+	if err != nil {
+		return false, unavailable("see whether it was used", err)
+	}
+	return n > 0, nil
+}

@@ -219,6 +219,9 @@ func TestReplicasEndSessions(t *testing.T) {
 		}
 	}
 	for i, want := range []bool{true, false} {
+		if got, err := b.Seen(t.Context(), "jti", now); got == want || err != nil {
+			t.Errorf("seen, before replica %d: %v %v", i, got, err)
+		}
 		if got, err := []*Shared{a, b}[i].Once(t.Context(), "jti", now, time.Minute); got != want || err != nil {
 			t.Errorf("once, by replica %d: %v %v", i, got, err)
 		}
@@ -345,6 +348,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 			"end":    func() error { return a.End(t.Context(), j.visit(now), v) },
 			"revoke": func() error { return a.Revoke(t.Context(), "https://idp.example", "s1", "") },
 			"once":   func() error { _, err := a.Once(t.Context(), "x", now, time.Minute); return err },
+			"seen":   func() error { _, err := a.Seen(t.Context(), "x", now); return err },
 			"touch":  func() error { return a.Touch(t.Context(), j.visit(now.Add(30*time.Minute)), v) },
 			"renew": func() error {
 				_, err := a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) { return s.Copy(), nil })

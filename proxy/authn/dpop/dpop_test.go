@@ -95,7 +95,7 @@ func TestReplayShares(t *testing.T) {
 		if !errors.As(err, &tooMany) || errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrUnavailable) {
 			t.Fatalf("beyond the share: %v, want ErrTooMany", err)
 		}
-		if tooMany.RetryAfter != 41*time.Second || tooMany.Quota != 3 || tooMany.Window != 61*time.Second {
+		if tooMany.Of != authn.Proofs || tooMany.RetryAfter != 41*time.Second || tooMany.Quota != 3 || tooMany.Window != 61*time.Second {
 			t.Fatalf("told %+v", tooMany)
 		}
 	}

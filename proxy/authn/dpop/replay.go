@@ -92,7 +92,7 @@ func (h *holder) exhausted(floor int64, share int) error {
 		}
 	}
 	return fmt.Errorf("the key has shown %d DPoP proofs, as many as are remembered of one; raise dpop.replay_entries_per_key: %w", share, &authn.TooManyError{
-		RetryAfter: time.Duration(oldest-floor+1) * time.Second, Quota: share,
+		Of: authn.Proofs, RetryAfter: time.Duration(oldest-floor+1) * time.Second, Quota: share,
 		Window: time.Duration(newest-floor+1) * time.Second,
 	})
 }

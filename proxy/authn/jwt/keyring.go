@@ -65,8 +65,13 @@ func (r *keyring) verify(ctx context.Context, t *jose.JWS, allowed map[string]jo
 	if !errors.Is(err, jose.ErrUnknownKey) {
 		return k, err
 	}
-	asked := r.await(ctx, t.KeyID)
-	if k, err = r.try(t, allowed); asked && errors.Is(err, jose.ErrUnknownKey) {
+	asked, waiting := r.await(ctx, t.KeyID)
+	k, err = r.try(t, allowed)
+	switch {
+	case !errors.Is(err, jose.ErrUnknownKey):
+	case waiting != nil:
+		return nil, fmt.Errorf("%w: %w: kid %.64q: %w", authn.ErrUnavailable, jose.ErrUnknownKey, t.KeyID, waiting)
+	case asked:
 		r.remember(t.KeyID)
 	}
 	return k, err
@@ -98,21 +103,24 @@ func (r *keyring) lastError() error {
 }
 
 // await waits for a fetch on behalf of a token with an unknown kid, if one may
-// be had, and reports whether one ended.
-func (r *keyring) await(ctx context.Context, kid string) bool {
+// be had, and reports whether one ended. On error one is still going on, and it may
+// bring kid; without a fetch there is no error, or made-up kids that use up what may be
+// fetched would make everybody unsure.
+func (r *keyring) await(ctx context.Context, kid string) (bool, error) {
 	round := r.ask(kid)
 	if round == nil {
-		return false
+		return false, nil
 	}
 	timeout := time.NewTimer(demandWait)
 	defer timeout.Stop()
 	select {
 	case <-round:
-		return true
+		return true, nil
 	case <-timeout.C:
+		return false, fmt.Errorf("the fetch of the key set has not ended after %s", demandWait)
 	case <-ctx.Done():
+		return false, context.Cause(ctx)
 	}
-	return false
 }
 
 // ask returns what is closed when a fetch ended that may bring kid; nil if none

@@ -312,6 +312,99 @@ func TestDemandBudget(t *testing.T) {
 	})
 }
 
+// running runs the keyring in the bubble of a test and returns what a token with a kid
+// gets.
+func running(t *testing.T, r *keyring) (ask func(kid string) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+	alg, _ := jose.AlgorithmOf("ES256")
+	return func(kid string) error {
+		_, err := r.verify(ctx, &jose.JWS{Algorithm: "ES256", KeyID: kid, HasKeyID: true}, map[string]jose.Algorithm{"ES256": alg})
+		return err
+	}
+}
+
+// TestUnknownKidWhileFetchHangs: it may be a new key as long as nobody has said, and is
+// none once a fetch ended without it.
+func TestUnknownKidWhileFetchHangs(t *testing.T) {
+	good := josetest.JWKS(t, josetest.New(t, "k1", "ES256"))
+	synctest.Test(t, func(t *testing.T) {
+		var hang atomic.Int64
+		r := ring(t, func() (string, error) { time.Sleep(time.Duration(hang.Load())); return good, nil })
+		keys := &Keys{ring: r}
+		ask := running(t, r)
+		find := func() error { _, err := keys.Find(t.Context(), "k3"); return err }
+
+		hang.Store(int64(2*demandWait + time.Second))
+		if err := ask("k2"); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("a token while the fetch hangs: got %v, want ErrUnavailable", err)
+		}
+		if err := find(); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrForeign) {
+			t.Errorf("a key while the fetch hangs: got %v, want ErrUnavailable", err)
+		}
+		if len(r.unknown) != 0 {
+			t.Errorf("remembered without an answer: %v", r.unknown)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := keys.Find(gone, "k3"); !errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("a request that was given up: got %v, want ErrUnavailable", err)
+		}
+		time.Sleep(time.Minute)
+		hang.Store(0)
+		for range 2 { // the second time by memory
+			if err := ask("k2"); !errors.Is(err, authn.ErrInvalid) {
+				t.Errorf("a token after a fetch: got %v, want ErrInvalid", err)
+			}
+			if err := find(); !errors.Is(err, authn.ErrForeign) || errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("a key after a fetch: got %v, want ErrForeign", err)
+			}
+			hang.Store(int64(time.Minute))
+		}
+	})
+}
+
+// TestUnknownKidsBeyondTheBudget: where no fetch may be made nobody waits, and a made-up
+// kid is as bad as ever: a 503 needs a fetch that is going on.
+func TestUnknownKidsBeyondTheBudget(t *testing.T) {
+	good := josetest.JWKS(t, josetest.New(t, "k1", "ES256"))
+	synctest.Test(t, func(t *testing.T) {
+		var fetches, hang atomic.Int64
+		r := ring(t, func() (string, error) {
+			fetches.Add(1)
+			time.Sleep(time.Duration(hang.Load()))
+			return good, nil
+		})
+		ask := running(t, r)
+		hang.Store(int64(demandWait + time.Second))
+		const budget = demandBurst + 1 // one is earned while the others hang
+		for i := range budget {
+			if err := ask(fmt.Sprint(i)); !errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("fetch %d: got %v, want ErrUnavailable", i, err)
+			}
+			time.Sleep(demandWait) // and it ended
+		}
+		begin := time.Now()
+		for i := range 100 {
+			if err := ask(fmt.Sprint("made-up-", i)); !errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrUnavailable) {
+				t.Fatalf("without a fetch: got %v, want ErrInvalid", err)
+			}
+		}
+		if n := fetches.Load(); n != 1+budget || time.Since(begin) != 0 {
+			t.Errorf("%d fetches, want %d; %s waited, want none", n, 1+budget, time.Since(begin))
+		}
+	})
+}
+
 // TestUnknownKidWhileDown: it may be a new key, and nobody can say.
 func TestUnknownKidWhileDown(t *testing.T) {
 	key, later := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"fmt"
@@ -93,12 +94,12 @@ func (k *Keys) Find(ctx context.Context, id string) (*PublicKey, error) {
 	if found := k.Get(id); found != nil {
 		return found, nil
 	}
-	asked := k.ring.await(ctx, id)
+	asked, waiting := k.ring.await(ctx, id)
 	found := k.Get(id)
 	if found != nil {
 		return found, nil
 	}
-	if err := k.ring.lastError(); err != nil {
+	if err := cmp.Or(waiting, k.ring.lastError()); err != nil {
 		return nil, fmt.Errorf("%w: keyid %.64q: %w", authn.ErrUnavailable, id, err)
 	}
 	if asked {

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"

@@ -135,6 +135,12 @@ func ownForm(r *authn.Request, origin string) bool {
 	return false
 }
 
+// otherSite reports whether a browser says that a page of another origin had it send the
+// request. Senders that say nothing are no browsers.
+func otherSite(r *authn.Request, origin string) bool {
+	return (r.Header("origin") != "" || r.Header("sec-fetch-site") != "") && !ownForm(r, origin)
+}
+
 // foreign reports whether another site had the browser send a request that may
 // change something. SameSite keeps our cookie out of most of these already.
 func foreign(r *authn.Request) bool {

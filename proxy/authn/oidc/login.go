@@ -46,7 +46,11 @@ func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Ans
 			d.Choices = append(d.Choices, choice{Link: link, Label: o.config.DisplayName})
 		}
 	}
-	return a.render(r, http.StatusUnauthorized, pageChoose, d, "choose where to log in")
+	answer := a.render(r, http.StatusUnauthorized, pageChoose, d, "choose where to log in")
+	// A 401 has a challenge (RFC 9110 section 15.5.2). Browsers show the page where they
+	// know no scheme of it; Basic would have them ask for a password.
+	answer.Headers = append(answer.Headers, authz.Header{Name: "www-authenticate", Value: a.Challenge(nil)})
+	return answer
 }
 
 // login is where links lead to log in.

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -619,7 +618,6 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// TestRenewalRefused: the session ends.
 // TestRenewalHalfWay: what a renewal spent is not lost when the provider then is not
 // there for the rest; who the session is of stays what it was.
 func TestRenewalHalfWay(t *testing.T) {
@@ -632,15 +630,17 @@ func TestRenewalHalfWay(t *testing.T) {
 			f.header = map[string]string{"kid": "k2"}
 			f.claims = map[string]any{"sub": "bob", "email": "bob@example.com"}
 		},
+		"key set hangs": func(f *fake) {
+			f.keysHang.Store(true)
+			f.header = map[string]string{"kid": "k2"}
+			f.claims = map[string]any{"sub": "bob", "email": "bob@example.com"}
+		},
 		"userinfo is down": func(f *fake) {
 			f.userinfo = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) }
 		},
 	} {
 		s := newSetup(t, func(c *Config) { c.Userinfo = true })
 		s.idp.set(func(f *fake) { f.userinfo = good })
-		ctx, stop := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = s.a.Run(ctx) }) // fetches key sets
 		b := s.browser()
 		b.logIn("/")
 		s.pass(time.Minute)
@@ -651,17 +651,17 @@ func TestRenewalHalfWay(t *testing.T) {
 		}
 		s.pass(time.Minute)
 		s.idp.keysDown.Store(false)
+		s.idp.keysHang.Store(false)
 		s.idp.set(func(f *fake) { f.header, f.claims, f.userinfo = nil, nil, good })
 		r, id, _ = b.get("/x")
 		asked := s.idp.questions()
 		if id == nil || r.Token != "at-d" || asked[len(asked)-1].Get("refresh_token") != "rt-at-c" {
 			t.Errorf("%s: renewed then: identity %+v, token %q, asked %v", name, id, r.Token, asked[len(asked)-1])
 		}
-		stop()
-		running.Wait()
 	}
 }
 
+// TestRenewalRefused: the session ends.
 func TestRenewalRefused(t *testing.T) {
 	for name, change := range map[string]func(*fake){
 		"refused": func(f *fake) {
@@ -770,6 +770,15 @@ func TestChoice(t *testing.T) {
 	var answer *authn.Answer
 	if !errors.As(err, &answer) || answer.Status != 401 {
 		t.Fatalf("got %v", err)
+	}
+	var challenges []string
+	for _, h := range answer.Headers {
+		if h.Name == "www-authenticate" {
+			challenges = append(challenges, h.Value)
+		}
+	}
+	if !slices.Equal(challenges, []string{`Bearer realm="sallyport"`}) { // browsers ask for a password where it says Basic
+		t.Errorf("challenges %q", challenges)
 	}
 	for _, want := range []string{
 		`<a href="/oauth2/login?return=%2Fx%3Fa%3Db">Corp &lt;&amp;&gt;</a>`, `<a href="/partner/login?return=%2Fx%3Fa%3Db">partner</a>`,
