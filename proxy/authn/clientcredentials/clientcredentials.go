@@ -26,10 +26,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -51,7 +51,7 @@ type Authenticator struct {
 	config   Config
 	provider *provider
 	tokens   *jwt.Authenticator
-	flights  singleflight.Group
+	flights  asking.Flights[string]
 	limiter  *limit.Limiter
 	salt     [sha256.Size]byte
 
@@ -191,36 +191,23 @@ func (a *Authenticator) obtain(ctx context.Context, key string, c credentials, s
 		return "", err
 	}
 	// What belongs to the connection's buffer does not outlive the request; the question
-	// may. It is of all who wait, so that the end of one of them ends it for nobody.
+	// may.
 	own := credentials{strings.Clone(c.id), strings.Clone(c.secret)}
 	asker := authn.Request{Client: strings.Clone(r.Client), Now: r.Now}
-	shared := context.WithoutCancel(ctx)
-	done := a.flights.DoChan(key, func() (any, error) { return a.ask(shared, key, own, stale, &asker) })
-	select {
-	case result := <-done:
-		if errors.Is(result.Err, authn.ErrInvalid) {
-			a.limiter.Charge(r.Client, r.Now)
-		}
-		token, _ := result.Val.(string)
-		return token, result.Err
-	case <-ctx.Done():
-		return "", fmt.Errorf("%w: the request was given up: %w", authn.ErrUnavailable, context.Cause(ctx))
+	token, err := a.flights.Ask(ctx, key, a.config.Timeout, func(ctx context.Context) (string, error) {
+		return a.ask(ctx, key, own, stale, &asker)
+	})
+	if errors.Is(err, authn.ErrInvalid) {
+		a.limiter.Charge(r.Client, r.Now)
 	}
+	return token, err
 }
 
-// ask asks the provider, verifies what it gives and keeps it. A panic is an error like
-// others: it is not in a request's goroutine, where it would end one connection.
-func (a *Authenticator) ask(ctx context.Context, key string, c credentials, stale string, r *authn.Request) (token string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			token, err = "", fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
-		}
-	}()
+// ask asks the provider, verifies what it gives and keeps it.
+func (a *Authenticator) ask(ctx context.Context, key string, c credentials, stale string, r *authn.Request) (string, error) {
 	if token, had := a.good.Get(key, r.Now); had && token != stale { // since we looked
 		return token, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
-	defer cancel()
 	got, err := a.provider.ask(ctx, c)
 	var id *authz.Identity
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -413,7 +414,7 @@ func TestTooManyQuestions(t *testing.T) {
 	<-arrived
 	for i := range 20 {
 		_, err := a.Authenticate(t.Context(), with(now, "busy", fmt.Sprint(i)))
-		if !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, errBusy) {
+		if !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, asking.ErrBusy) {
 			t.Fatalf("got %v, want that it is busy", err)
 		}
 	}
@@ -425,11 +426,11 @@ func TestTooManyQuestions(t *testing.T) {
 		t.Errorf("%d questions, want 1", n)
 	}
 	m.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
-	for i := range 3 * breakAfter {
+	for i := range 3 * asking.BreakAfter {
 		try(t, a, with(now, "other", fmt.Sprint(i)), authn.ErrUnavailable)
 	}
-	if n := m.questions(); n > breakAfter+1 { // one more if a second passed meanwhile
-		t.Errorf("%d questions to a provider that is down, want %d", n, breakAfter)
+	if n := m.questions(); n > asking.BreakAfter+1 { // one more if a second passed meanwhile
+		t.Errorf("%d questions to a provider that is down, want %d", n, asking.BreakAfter)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
@@ -24,21 +25,6 @@ const (
 	metadataAge = 10 * time.Minute
 	// metadataRetry is the time between two attempts to discover.
 	metadataRetry = time.Second
-)
-
-// After so many questions in a row without an answer the provider is left alone for
-// breakFor, and then asked one question. Until it answers that, all others fail at
-// once: they neither wait for it nor keep it down.
-const (
-	breakAfter = 10
-	breakFor   = time.Second
-)
-
-var (
-	// errAbsent: the provider did not answer, or somebody before it said so.
-	errAbsent = errors.New("the provider does not answer")
-	// errBusy: too many questions are under way.
-	errBusy = errors.New("too many questions to the provider are under way")
 )
 
 // granted is a token as the provider gave it; nothing of it is verified.
@@ -53,7 +39,7 @@ type provider struct {
 	config  Config
 	client  *fetch.Client
 	http    *http.Client
-	slots   chan struct{}
+	slots   asking.Turns
 	breaker *gobreaker.CircuitBreaker[*granted]
 
 	mu      sync.Mutex // held during discovery
@@ -64,15 +50,9 @@ type provider struct {
 
 func newProvider(name string, c Config) (*provider, error) {
 	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: c.MaxConcurrent})
-	p := &provider{config: c, client: client, slots: make(chan struct{}, c.MaxConcurrent)}
+	p := &provider{config: c, client: client, slots: make(asking.Turns, c.MaxConcurrent)}
 	p.http = &http.Client{Transport: bounded{client}}
-	p.breaker = gobreaker.NewCircuitBreaker[*granted](gobreaker.Settings{
-		Name: name, MaxRequests: 1, Timeout: breakFor,
-		ReadyToTrip: func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= breakAfter },
-		// A provider that answers is there, whatever it says: nobody closes the way for
-		// others by credentials that it refuses.
-		IsSuccessful: func(err error) bool { return !errors.Is(err, errAbsent) },
-	})
+	p.breaker = asking.NewBreaker[*granted](name)
 	return p, err
 }
 
@@ -93,29 +73,11 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 // ask gets a token for a client. The error is authn.ErrInvalid if the provider refuses
 // the client; any other says nothing about it. The context bounds the question.
 func (p *provider) ask(ctx context.Context, c credentials) (*granted, error) {
-	if err := p.take(ctx); err != nil {
+	if err := p.slots.Take(ctx, p.config.MaxWait); err != nil {
 		return nil, err
 	}
-	defer func() { <-p.slots }()
+	defer p.slots.Give()
 	return p.breaker.Execute(func() (*granted, error) { return p.grant(ctx, c) })
-}
-
-// take waits for a turn, which is given back through slots.
-func (p *provider) take(ctx context.Context) error {
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(p.config.MaxWait)
-	defer timer.Stop()
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return errBusy
 }
 
 func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
@@ -149,13 +111,13 @@ func classify(err error) error {
 	var answer *oauth2.RetrieveError
 	if !errors.As(err, &answer) {
 		if connection, ok := errors.AsType[*url.Error](err); ok {
-			return fmt.Errorf("%w: %w", errAbsent, connection.Err)
+			return fmt.Errorf("%w: %w", asking.ErrAbsent, connection.Err)
 		}
 		return errors.New("its answer is not one of a token endpoint")
 	}
 	switch status := answer.Response.StatusCode; {
 	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
-		return fmt.Errorf("%w: somebody answered %d", errAbsent, status)
+		return fmt.Errorf("%w: somebody answered %d", asking.ErrAbsent, status)
 	case status == http.StatusUnauthorized || status == http.StatusBadRequest && refusal(answer.ErrorCode):
 		return fmt.Errorf("%w: it refuses the client: %d %.64q", authn.ErrInvalid, status, answer.ErrorCode)
 	default:
@@ -230,7 +192,7 @@ func (p *provider) get(ctx context.Context, address string) ([]byte, error) {
 	req.Header.Set("Accept", "application/json")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errAbsent, err)
+		return nil, fmt.Errorf("%w: %w", asking.ErrAbsent, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // nothing is written; a read error shows below
 	if resp.StatusCode != http.StatusOK {

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
@@ -35,7 +35,7 @@ type Authenticator struct {
 	config   Config
 	provider *provider
 	reader   reader
-	flights  singleflight.Group
+	flights  asking.Flights[*entry]
 	limiter  *limit.Limiter
 	asked    questions
 	// possession is what tokens that are bound ask of their senders.
@@ -152,33 +152,21 @@ func (a *Authenticator) introspect(ctx context.Context, token, client string, no
 		return nil, err
 	}
 	token = strings.Clone(token) // it may belong to a connection's buffer, and the question may outlive the request
-	// The question is of all who wait, so that the end of one of them ends it for
-	// nobody. It ends by its own timeout.
-	shared := context.WithoutCancel(ctx)
-	done := a.flights.DoChan(token, func() (any, error) { return a.answered(shared, token, now) })
-	select {
-	case result := <-done:
-		if errors.Is(result.Err, authn.ErrInvalid) {
-			a.limiter.Charge(client, now)
-		}
-		e, _ := result.Val.(*entry)
-		return e, result.Err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: the request was given up: %w", authn.ErrUnavailable, context.Cause(ctx))
+	e, err := a.flights.Ask(ctx, token, a.config.Timeout, func(ctx context.Context) (*entry, error) {
+		err := authn.ErrUnavailable // of a panic
+		defer func() { a.asked.of(err).Add(1) }()
+		var e *entry
+		e, err = a.answered(ctx, token, now)
+		return e, err
+	})
+	if errors.Is(err, authn.ErrInvalid) {
+		a.limiter.Charge(client, now)
 	}
+	return e, err
 }
 
-// answered asks and keeps the answer. A panic is an error like others: it is not in a
-// request's goroutine, where it would end one connection.
-func (a *Authenticator) answered(ctx context.Context, token string, now time.Time) (e *entry, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			e, err = nil, fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
-		}
-		a.asked.of(err).Add(1)
-	}()
-	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
-	defer cancel()
+// answered asks and keeps the answer.
+func (a *Authenticator) answered(ctx context.Context, token string, now time.Time) (*entry, error) {
 	got, err := a.provider.ask(ctx, token)
 	if err != nil {
 		return nil, a.unavailable(err)
@@ -201,7 +189,7 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 		a.bad.Put(token, err, 0, now.Add(a.config.InactiveMaxAge))
 		return nil, err
 	}
-	e = &entry{identity: id, bound: bound, token: f.token}
+	e := &entry{identity: id, bound: bound, token: f.token}
 	a.keep(token, e, len(got.body), now)
 	return e, nil
 }
