@@ -51,23 +51,9 @@ type provider struct {
 func newProvider(name string, c Config) (*provider, error) {
 	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: c.MaxConcurrent})
 	p := &provider{config: c, client: client, slots: make(asking.Turns, c.MaxConcurrent)}
-	p.http = &http.Client{Transport: bounded{client}}
+	p.http = &http.Client{Transport: client}
 	p.breaker = asking.NewBreaker[*granted](name)
 	return p, err
-}
-
-// bounded sends what the OAuth library asks by the rules of package fetch.
-type bounded struct{ client *fetch.Client }
-
-// RoundTrip implements http.RoundTripper, which has either a response or an error: a
-// redirect that is not followed has both.
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.client.Do(req)
-	if err != nil && resp != nil {
-		_ = resp.Body.Close() // nothing of it counts
-		return nil, err
-	}
-	return resp, err
 }
 
 // ask gets a token for a client. The error is authn.ErrInvalid if the provider refuses
