@@ -79,12 +79,16 @@ func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
 		ClientID: c.id, ClientSecret: c.secret, TokenURL: endpoint, Scopes: p.config.Scopes,
 		EndpointParams: params, AuthStyle: oauth2.AuthStyleInHeader,
 	}
-	if p.config.ClientAuth == authPost {
+	if p.config.ClientAuth == authPost || c.assertion != "" {
 		o.AuthStyle = oauth2.AuthStyleInParams
+	}
+	if c.assertion != "" { // RFC 7521 section 4.2
+		params.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		params.Set("client_assertion", c.assertion)
 	}
 	t, err := o.Token(context.WithValue(ctx, oauth2.HTTPClient, p.http))
 	if err != nil {
-		return nil, fmt.Errorf("token endpoint %s: %w", endpoint, classify(err))
+		return nil, fmt.Errorf("token endpoint %s: %w", endpoint, classify(err, c))
 	}
 	if !strings.EqualFold(t.TokenType, "Bearer") {
 		return nil, fmt.Errorf("token endpoint %s: the token is of type %.32q, not Bearer", endpoint, t.TokenType)
@@ -93,7 +97,7 @@ func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
 }
 
 // classify drops the text of the answer, which may repeat what was sent.
-func classify(err error) error {
+func classify(err error, c credentials) error {
 	var answer *oauth2.RetrieveError
 	if !errors.As(err, &answer) {
 		if connection, ok := errors.AsType[*url.Error](err); ok {
@@ -104,17 +108,20 @@ func classify(err error) error {
 	switch status := answer.Response.StatusCode; {
 	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
 		return fmt.Errorf("%w: somebody answered %d", asking.ErrAbsent, status)
-	case status == http.StatusUnauthorized || status == http.StatusBadRequest && refusal(answer.ErrorCode):
-		return fmt.Errorf("%w: it refuses the client: %d %.64q", authn.ErrInvalid, status, answer.ErrorCode)
+	case status == http.StatusUnauthorized || status == http.StatusBadRequest && refusal(answer.ErrorCode, c):
+		return fmt.Errorf("%w: %w: %d %.64q", authn.ErrInvalid, errRefuses, status, answer.ErrorCode)
 	default:
 		return fmt.Errorf("it answered %d %.64q", status, answer.ErrorCode)
 	}
 }
 
 // refusal are the errors that are about the client (RFC 6749 section 5.2, RFC 8707
-// section 2). Others are about the gateway or the provider.
-func refusal(code string) bool {
+// section 2). Others are about the gateway or the provider, but that of a request whose
+// larger part the caller wrote: an assertion may be anything.
+func refusal(code string, c credentials) bool {
 	switch code {
+	case "invalid_request":
+		return c.assertion != ""
 	case "invalid_client", "unauthorized_client", "invalid_grant", "invalid_scope", "invalid_target", "access_denied":
 		return true
 	}

@@ -33,6 +33,7 @@ type Deps struct {
 type Authenticator struct {
 	name     string
 	config   Config
+	use      Use
 	provider *provider
 	reader   reader
 	flights  asking.Flights[*entry]
@@ -115,12 +116,24 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
+	if !a.config.AllTokens && jwt.Compact(token) {
+		return nil, jwt.Proven(errForeign, proven)
+	}
+	id, err := a.accept(ctx, token, proven, r)
+	if err != nil {
+		return nil, jwt.Proven(err, proven)
+	}
+	return id, nil
+}
+
+// accept returns the identity of a good token, which came with a proof or without.
+func (a *Authenticator) accept(ctx context.Context, token string, proven bool, r *authn.Request) (*authz.Identity, error) {
 	e, err := a.find(ctx, token, r)
 	if err == nil {
 		err = a.possession.Check(r, e.bound, token, proven)
 	}
 	if err != nil {
-		return nil, jwt.Proven(err, proven)
+		return nil, err
 	}
 	if r.Token = e.token; r.Token == "" {
 		r.Token = token
@@ -130,9 +143,6 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 
 // find returns what is known of a good token.
 func (a *Authenticator) find(ctx context.Context, token string, r *authn.Request) (*entry, error) {
-	if !a.config.AllTokens && jwt.Compact(token) {
-		return nil, errForeign
-	}
 	if e, ok := a.good.Get(token, r.Now); ok {
 		return e, nil
 	}
