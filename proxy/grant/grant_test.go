@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -358,6 +360,34 @@ func TestAnswersThatClose(t *testing.T) {
 				t.Error("a refusal is remembered too long")
 			}
 		})
+	}
+}
+
+// TestRedirect: of an answer that sends the gateway elsewhere nothing stays open, and
+// the HTTP library has nothing to complain about past the operator's log.
+func TestRedirect(t *testing.T) {
+	e := newEndpoint(t)
+	var opened atomic.Int64
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+		if !c.Reused {
+			opened.Add(1)
+		}
+	}})
+	e.says(func(w http.ResponseWriter, _ url.Values, _ int) {
+		w.Header().Set("Location", "/other")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	var said strings.Builder
+	log.SetOutput(&said)
+	defer log.SetOutput(os.Stderr)
+	x := e.exchanger(t, nil)
+	for range 3 {
+		if _, err := x.Token(ctx, "subject", e.alice(), nil); !errors.Is(err, problem.ErrNoToken) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := e.count(); n != 3 || opened.Load() != 1 || said.Len() > 0 {
+		t.Errorf("%d questions over %d connections; the library said %q", n, opened.Load(), said.String())
 	}
 }
 

@@ -144,21 +144,11 @@ func (c *RedisConfig) validate() error {
 }
 
 func (c Config) validateLimits() error {
-	errs := []error{setting.Under("lookup_limit", c.LookupLimit.Validate())}
-	for _, d := range []struct {
-		key           string
-		got, min, max time.Duration
-	}{
-		{"max_age", c.MaxAge, 0, time.Hour},
-		{"refused_max_age", c.RefusedMaxAge, 0, time.Minute},
-		{"timeout", c.Timeout, 10 * time.Millisecond, 30 * time.Second},
-	} {
-		if d.got < d.min || d.got > d.max {
-			errs = append(errs, setting.Problemf(d.key, "%s is not between %s and %s", d.got, d.min, d.max))
-		}
-	}
-	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
-		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		setting.Between("max_age", c.MaxAge, 0, time.Hour),
+		setting.Between("refused_max_age", c.RefusedMaxAge, 0, time.Minute),
+		setting.Between("timeout", c.Timeout, 10*time.Millisecond, 30*time.Second),
+		setting.Between("max_concurrent", c.MaxConcurrent, 1, 1<<16),
+		setting.Under("lookup_limit", c.LookupLimit.Validate()),
+	)
 }

@@ -18,6 +18,11 @@ func (f *filter) oauth2(s *section, opts Options) {
 		f.kind = "oidc"
 	case "ClientCredentials":
 		f.kind = "client_credentials"
+	case "Password", "ResourceOwner":
+		f.shut(s, "grantType", "the grant "+grant+" is not carried over: nobody but the provider should see people's passwords (RFC 9700 section 2.4); "+
+			"have people log in (AuthorizationCode), and machines send credentials of their own (ClientCredentials)")
+		f.closed = "the grant " + grant + " is not carried over"
+		return
 	default:
 		f.shut(s, "grantType", "the grant "+grant+" is not carried over")
 		return
@@ -114,7 +119,7 @@ func (f *filter) machines(s *section, opts Options) {
 		s.differ("audience", "is missing, and tokens for another service are not accepted: fill in authenticators.%s.client_credentials.audiences, or give --audience %s=VALUE", f.name, f.name)
 	}
 	if v := s.text("accessTokenValidation"); v != "" && v != "auto" && v != "jwt" {
-		s.differ("accessTokenValidation", "%s is not carried over: the access token must be a JWT, whose signature, iss, aud and exp must hold", v)
+		s.differ("accessTokenValidation", "%s is not carried over: the access token must be a JWT, whose signature, iss, aud and exp must hold, or give authenticators.%s.client_credentials.introspection", v, f.name)
 	}
 	s.without("the access token is verified by the rules of this authenticator; add what the filter asks for", "accessTokenJWTFilter")
 	s.without("there is no login to redirect to", "insteadOfRedirect", "protectedOrigins", "allowedInternalOrigins", "extraAuthorizationParameters")
@@ -125,10 +130,15 @@ func (f *filter) clientAuthentication(s *section) {
 	if s == nil {
 		return
 	}
-	switch method := s.text("method"); method {
-	case "", "HeaderPassword":
-	case "BodyPassword":
+	assertions := "it is made as RFC 7523 says"
+	switch method := s.text("method"); {
+	case method == "", method == "HeaderPassword":
+	case method == "BodyPassword":
 		f.auth["client_auth"] = "client_secret_post"
+	case method == "JWTAssertion" && f.kind == "client_credentials":
+		f.auth["client_assertion_header"] = "x-ambassador-client-assertion"
+		s.differ("method", "callers with an identifier and a secret are taken too, where the provider takes them")
+		assertions = "callers sign their assertions themselves"
 	default:
 		f.closed = "the client authentication " + method + " is not carried over"
 		advice := "callers must send a secret"
@@ -137,6 +147,6 @@ func (f *filter) clientAuthentication(s *section) {
 		}
 		s.differ("method", "%s is not carried over: %s; until then the routes with this filter deny everything", method, advice)
 	}
-	s.without("it is made as RFC 7523 says", "jwtAssertion")
+	s.without(assertions, "jwtAssertion")
 	s.rest()
 }
