@@ -60,13 +60,15 @@ type Session struct {
 	sealed   string // as Redis has it
 }
 
-// Identity returns what build makes of the session, which it keeps.
+// Identity returns what build makes of the session, which it keeps unless it is nil.
 func (s *Session) Identity(build func(*Session) *authz.Identity) *authz.Identity {
 	if id := s.identity.Load(); id != nil {
 		return id
 	}
 	id := build(s)
-	s.identity.Store(id)
+	if id != nil {
+		s.identity.Store(id)
+	}
 	return id
 }
 
