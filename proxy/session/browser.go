@@ -149,7 +149,7 @@ func (b *Browser) Create(ctx context.Context, r *authn.Request, s *Session) erro
 		b.forget(r.Now, old) // the browser's last one; a copy of it is good for nothing
 	}
 	s.ID = NewID()
-	s.Created, s.Used = r.Now.UnixMilli(), r.Now.UnixMilli()
+	s.Created, s.Used, s.Lifetime = r.Now.UnixMilli(), r.Now.UnixMilli(), b.limits.lifetime.Milliseconds()
 	if s.SID != "" {
 		b.know(s, r.Now)
 	}

@@ -150,7 +150,7 @@ func (a *Authenticator) identity(s *session.Session) *authz.Identity {
 	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: a.name, Kind: Kind, Subject: s.Subject, Issuer: s.Issuer, Claims: s.Claims,
-		Scopes: s.Scopes, ExpiresAt: time.UnixMilli(s.Created).Add(a.config.Session.Lifetime),
+		Scopes: s.Scopes, ExpiresAt: s.Ends(a.config.Session.Lifetime),
 	}
 	id.Audiences, _ = jwt.Strings(s.Claims, "aud") // it was checked at the login
 	return id
