@@ -61,7 +61,9 @@ func TestSessionsOfAnotherProvider(t *testing.T) {
 				}
 				b = s.browser()
 				b.logIn("/")
-				a.frontChannel(t.Context(), b.request("GET", "/oauth2/frontchannel-logout?sid=s1"))
+				if answer := a.frontChannel(t.Context(), b.request("GET", "/oauth2/frontchannel-logout?sid=s1")); answer.Status != 200 {
+					t.Errorf("%s: front channel: %d", name, answer.Status)
+				}
 				for _, f := range []*fake{s.idp, other.idp} {
 					for _, q := range f.questions() {
 						if q.Get("grant_type") == "refresh_token" {
