@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,6 +164,23 @@ func (r *Request) SpendCookie(name string) { r.spentCookies = append(r.spentCook
 func OwnCookie(name string) bool {
 	return strings.HasPrefix(name, "__Host-sallyport-") || strings.HasPrefix(name, "__Secure-sallyport-") ||
 		strings.HasPrefix(name, "sallyport-insecure-")
+}
+
+// WithoutCookies returns a Cookie header without the cookies of these names and the
+// gateway's own (RFC 6265 section 4.2.1), empty if no other is left.
+func WithoutCookies(value string, names []string) string {
+	if len(names) == 0 && !strings.Contains(value, "sallyport-") {
+		return value
+	}
+	var kept []string
+	for pair := range strings.SplitSeq(value, ";") {
+		pair = strings.Trim(pair, " \t")
+		name, _, _ := strings.Cut(pair, "=")
+		if name = strings.Trim(name, " \t"); pair != "" && !slices.Contains(names, name) && !OwnCookie(name) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "; ")
 }
 
 // Spent returns what Spend and SpendCookie were called with.

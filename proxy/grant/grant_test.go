@@ -161,6 +161,8 @@ func TestExchangeIsNeverWider(t *testing.T) {
 		{"a token without scopes", nil, &authz.TokenExchange{Scope: "read"}, nil, "orders", "read", ""},
 		{"some of the configured", []string{"write"}, nil, []string{"read", "write"}, "orders", "write", ""},
 		{"none of the configured", []string{"x"}, nil, []string{"read"}, "", "", "scope is missing"},
+		{"none asked for", []string{"read"}, &authz.TokenExchange{Scope: " "}, []string{"read"}, "", "", "names no scope"},
+		{"a tab for a space", []string{"read"}, &authz.TokenExchange{Scope: "read\twrite"}, nil, "", "", `does not have "write"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := newEndpoint(t)
@@ -177,6 +179,35 @@ func TestExchangeIsNeverWider(t *testing.T) {
 				t.Errorf("asked %v, %v", e.asked, err)
 			}
 		})
+	}
+}
+
+// TestTokensThatSayThatTheyHaveNoScope are not those that do not speak of scopes.
+func TestTokensThatSayThatTheyHaveNoScope(t *testing.T) {
+	for name, tc := range map[string]struct {
+		claims map[string]any
+		refuse bool
+	}{
+		"does not say":      {map[string]any{"roles": []any{"x"}}, false},
+		"empty text":        {map[string]any{"scope": ""}, true},
+		"blank text":        {map[string]any{"scope": "  "}, true},
+		"empty list":        {map[string]any{"scp": []any{}}, true},
+		"null":              {map[string]any{"scope": nil}, true},
+		"something unknown": {map[string]any{"scope": 7}, true},
+	} {
+		e := newEndpoint(t)
+		id := e.alice()
+		id.Claims = tc.claims
+		for by, x := range map[*authz.TokenExchange]*Exchanger{
+			nil: e.exchanger(t, func(c *ExchangeConfig) { c.Scopes = []string{"admin"} }), {Scope: "admin"}: e.exchanger(t, nil),
+		} {
+			if got, err := x.Token(t.Context(), "s", id, by); (err != nil) != tc.refuse {
+				t.Errorf("%s, policy %v: %q, %v", name, by, got, err)
+			}
+		}
+		if tc.refuse && e.count() > 0 {
+			t.Errorf("%s: asked %v", name, e.asked)
+		}
 	}
 }
 

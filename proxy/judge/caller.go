@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -101,18 +100,4 @@ func (j *Judge) outbound(ctx context.Context, c *judged) error {
 		c.Forward.replace(h)
 	}
 	return nil
-}
-
-// withoutCookies returns a Cookie header without the cookies of these names and the
-// gateway's own (RFC 6265 section 4.2.1), empty if no other is left.
-func withoutCookies(value string, names []string) string {
-	var kept []string
-	for pair := range strings.SplitSeq(value, ";") {
-		pair = strings.Trim(pair, " \t")
-		name, _, _ := strings.Cut(pair, "=")
-		if name = strings.Trim(name, " \t"); pair != "" && !slices.Contains(names, name) && !authn.OwnCookie(name) {
-			kept = append(kept, pair)
-		}
-	}
-	return strings.Join(kept, "; ")
 }

@@ -195,7 +195,7 @@ func TestCookiesAreTakenOut(t *testing.T) {
 	for in, want := range map[string]string{
 		"s=1": "", "s=1; a=2": "a=2", "a=2;s=1 ; b": "a=2; b", " s = 1;s2=3": "s2=3", "S=1": "S=1", "a=s=1": "a=s=1", ";;": "",
 	} {
-		if got := withoutCookies(in, []string{"s"}); got != want {
+		if got := authn.WithoutCookies(in, []string{"s"}); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
@@ -476,6 +476,21 @@ func TestAssertedHeadersAreForwardedOnlyWhenTaken(t *testing.T) {
 		}
 		if got := len(values(v.Forward.Headers, "x-goog-iap-jwt-assertion")); got != tc.want {
 			t.Errorf("%s: forwarded %d times, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+// A policy that reads cookies could log a session, or set it as a header.
+func TestPoliciesReadNoSessions(t *testing.T) {
+	for cookie, want := range map[string][]string{
+		"a=1; __Host-sallyport-login=s; __Host-sallyport-login.1=s; b=2": {"a=1; b=2"},
+		"__Secure-sallyport-login=s; sallyport-insecure-login-x~1=s":     nil,
+		"a=sallyport-insecure-login":                                     {"a=sallyport-insecure-login"}, "a=1;b=2": {"a=1;b=2"},
+	} {
+		j := judgeWith(t, alice(nil, nil), func(_ *Config, r *route.Config) { r.InputHeaders = []string{"Cookie"} })
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{Name: "cookie", Value: cookie}))
+		if got := values(v.Input.Request.Headers, "cookie"); !slices.Equal(got, want) {
+			t.Errorf("%q: the policy sees %q, want %q", cookie, got, want)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
@@ -47,8 +48,8 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 			if h.Name == "proxy-authorization" || !r.Config.ForwardsCredentials() && j.ends(h.Name) {
 				continue
 			}
-			if h.Name == "cookie" && (len(cookies) > 0 || strings.Contains(h.Value, "sallyport-")) {
-				if h.Value = withoutCookies(h.Value, cookies); h.Value == "" {
+			if h.Name == "cookie" {
+				if h.Value = authn.WithoutCookies(h.Value, cookies); h.Value == "" {
 					continue
 				}
 			}

@@ -16,7 +16,8 @@ type Config struct {
 	// away a lifetime later. Without any, a key is generated at the start: sessions
 	// end with the process, and replicas do not know each other's.
 	KeysFiles []string `yaml:"keys_files" sallyport:"path"`
-	// Lifetime is how long after its login a session ends, however much it is used.
+	// Lifetime is how long after its login a session ends, however much it is used. A
+	// longer one than before is for sessions to come.
 	Lifetime time.Duration `yaml:"lifetime"`
 	// IdleTimeout is how long after its last use a session ends. The use is noted ten
 	// times within it, so a session may end that much earlier.

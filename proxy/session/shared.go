@@ -296,7 +296,7 @@ func (s *Shared) Create(ctx context.Context, r *authn.Request, v *Session) error
 			return unavailable("end the session before", err)
 		}
 	}
-	v.ID, v.Created, v.Used = NewID(), r.Now.UnixMilli(), r.Now.UnixMilli()
+	v.ID, v.Created, v.Used, v.Lifetime = NewID(), r.Now.UnixMilli(), r.Now.UnixMilli(), s.limits.lifetime.Milliseconds()
 	sealed, err := s.seal(v)
 	if err != nil {
 		return err

@@ -38,7 +38,11 @@ type flow struct {
 	demand
 }
 
-func (a *Authenticator) flowPurpose() string { return "login " + a.name }
+// flowPurpose has a login end at the provider, and for the client, that it began with,
+// whatever the configuration has become since: another one would get the code.
+func (a *Authenticator) flowPurpose() string {
+	return "login " + a.name + " " + a.config.ClientID + " " + a.config.Issuer
+}
 
 // flowOf is the cookie of the login with a state.
 func (a *Authenticator) flowOf(state string) *session.Cookies {

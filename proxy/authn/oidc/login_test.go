@@ -588,6 +588,40 @@ func TestUserinfo(t *testing.T) {
 	}
 }
 
+// TestUserinfoSaysNothingOfTheLogin: how and when somebody authenticated, and for whom,
+// stands in the ID token, which is signed. The userinfo tells of a person, who may well
+// write it.
+func TestUserinfoSaysNothingOfTheLogin(t *testing.T) {
+	s := newSetup(t, func(c *Config) { c.Userinfo = true })
+	s.idp.set(func(f *fake) {
+		f.claims = map[string]any{"acr": nil, "auth_time": nil, "amr": nil, "sid": nil}
+		f.userinfo = func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, map[string]any{
+				"sub": "alice", "name": "Alice", "acr": "gold", "auth_time": s.now().Add(time.Hour).Unix(), "amr": []string{"hwk"}, "sid": "s9",
+				"azp": "web", "act": map[string]any{"sub": "root"}, "cnf": map[string]any{"jkt": "x"}, "scope": "admin", "scp": "admin", "jti": "1", "nbf": 1, "events": map[string]any{},
+				"may_act": map[string]any{"sub": "root"}, "client_id": "other", "nonce": "x", "at_hash": "x", "c_hash": "x", "s_hash": "x",
+			})
+		}
+	})
+	b := s.browser()
+	b.logIn("/")
+	for _, when := range []string{"logged in", "renewed"} {
+		_, id, _ := b.get("/x")
+		if id == nil || id.Claims["name"] != "Alice" {
+			t.Fatalf("%s: identity %+v", when, id)
+		}
+		for _, name := range slices.Sorted(maps.Keys(id.Claims)) {
+			if !slices.Contains([]string{"aud", "email", "exp", "iat", "iss", "name", "sub"}, name) {
+				t.Errorf("%s: the userinfo says %s", when, name)
+			}
+		}
+		s.pass(time.Minute)
+	}
+	if n := len(s.idp.questions()); n != 2 {
+		t.Errorf("%d questions; the session was not renewed", n)
+	}
+}
+
 func TestRenewal(t *testing.T) {
 	s := newSetup(t, nil)
 	b := s.browser()

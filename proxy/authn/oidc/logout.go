@@ -24,7 +24,7 @@ import (
 // origin and to bring the token that GET gave it: other sites cannot log people out. To
 // those browsers do not give our cookie (SameSite), so that GET has to say what is so.
 func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Answer {
-	s, err := a.store.Load(ctx, r)
+	s, err := a.load(ctx, r)
 	if err != nil && !errors.Is(err, session.ErrNone) {
 		return a.failed(ctx, r, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err), "/")
 	}
@@ -143,7 +143,7 @@ func (a *Authenticator) frontChannel(ctx context.Context, r *authn.Request) *aut
 	if err != nil || params["sid"] == "" || named && iss != a.config.Issuer || r.Method != "GET" {
 		return a.page(r, http.StatusBadRequest, pageDenied, "front-channel logout without sid, or with iss of another provider")
 	}
-	if s, err := a.store.Load(ctx, r); err == nil && s.SID == params["sid"] {
+	if s, err := a.load(ctx, r); err == nil && s.SID == params["sid"] {
 		err = a.store.End(ctx, r, s)
 		if err != nil {
 			return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err), "/")

@@ -89,7 +89,7 @@ var errNoSession = fmt.Errorf("%w: no session", authn.ErrNotMine)
 // Authenticate returns the identity of the request's session. An access token that
 // has ended is renewed first.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	s, err := a.store.Load(ctx, r)
+	s, err := a.load(ctx, r)
 	switch {
 	case errors.Is(err, session.ErrNone):
 		return nil, errNoSession
@@ -119,6 +119,22 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	return s.Identity(a.identity), nil
 }
 
+// load returns the session of a request that this provider gave this client. One from
+// before the configuration named another is over: its tokens are for nobody here, and
+// the provider that came after must not be shown them.
+func (a *Authenticator) load(ctx context.Context, r *authn.Request) (*session.Session, error) {
+	s, err := a.store.Load(ctx, r)
+	if err == nil && s.Identity(a.identity) == nil {
+		return nil, fmt.Errorf("%w: it is of another provider or client", session.ErrNone)
+	}
+	return s, err
+}
+
+// own reports whether a session is of this provider and this client.
+func (a *Authenticator) own(s *session.Session) bool {
+	return s.Issuer == a.config.Issuer && a.checkAudience(s.Claims) == nil
+}
+
 // early is how long before its end an access token is renewed: it is still to be
 // used by the upstream.
 const early = 10 * time.Second
@@ -127,11 +143,14 @@ func ended(s *session.Session, now time.Time) bool {
 	return s.AccessEnds != 0 && now.Add(early).Unix() >= s.AccessEnds
 }
 
-// identity is what the policy sees of a session.
+// identity is what the policy sees of a session; nil if it is not ours.
 func (a *Authenticator) identity(s *session.Session) *authz.Identity {
+	if !a.own(s) {
+		return nil
+	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: a.name, Kind: Kind, Subject: s.Subject, Issuer: s.Issuer, Claims: s.Claims,
-		Scopes: s.Scopes, ExpiresAt: time.UnixMilli(s.Created).Add(a.config.Session.Lifetime),
+		Scopes: s.Scopes, ExpiresAt: s.Ends(a.config.Session.Lifetime),
 	}
 	id.Audiences, _ = jwt.Strings(s.Claims, "aud") // it was checked at the login
 	return id
@@ -227,7 +246,8 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 	if old, was := prev.store.(*session.Browser); ok && was {
 		next.Adopt(old)
 	}
-	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile && a.provider.aliases == prev.provider.aliases {
+	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile && a.provider.aliases == prev.provider.aliases &&
+		a.config.InsecureHTTP == prev.config.InsecureHTTP {
 		a.provider.current.CompareAndSwap(nil, prev.provider.current.Load())
 	}
 }

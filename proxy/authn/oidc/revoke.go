@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,7 @@ type held struct{ token, hint string }
 // uses them any more, and a copy of one would outlive the logout. The sessions have
 // ended whatever comes of it. A browser that went away does not keep it from happening.
 func (a *Authenticator) release(ctx context.Context, ended []*session.Session) {
+	ended = slices.DeleteFunc(slices.Clone(ended), func(s *session.Session) bool { return !a.own(s) })
 	tokens := tokensOf(ended, a.client.now())
 	if a.config.KeepTokensAtLogout || len(tokens) == 0 {
 		return

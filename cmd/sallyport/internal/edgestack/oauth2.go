@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/sallyport/sallyport/proxy/session"
 )
 
 // redirectPath is where Edge Stack has browsers come back to. Providers know it.
@@ -82,11 +84,15 @@ func (f *filter) login(s *section) {
 // others are all that there are.
 func (f *filter) origins(s *section) {
 	var origins []string
-	for _, o := range s.subs("protectedOrigins") {
+	all := s.subs("protectedOrigins")
+	for _, o := range all {
 		text := o.text("origin")
-		if u, err := url.Parse(text); err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") {
+		switch u, err := url.Parse(text); {
+		case err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && session.Loopback(u.Host)):
 			origins = append(origins, u.Scheme+"://"+strings.ToLower(u.Host))
-		} else {
+		case err == nil && u.Host != "" && u.Scheme == "http":
+			o.differ("origin", "%q is not https: it is left out, since sessions would travel in the open", text)
+		default:
 			o.differ("origin", "%q is not an origin such as https://app.example.com: it is left out", text)
 		}
 		o.without("name each origin in authenticators."+f.name+".oidc.origins", "includeSubdomains", "internalOrigin", "allowedInternalOrigins")
@@ -94,6 +100,9 @@ func (f *filter) origins(s *section) {
 	}
 	if len(origins) > 0 {
 		f.auth["origins"] = origins
+	} else if len(all) > 0 { // without any, people could log in at every host
+		f.closed = "none of the origins of the filter is carried over"
+		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
 	}
 	if len(origins) > 1 {
 		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between them")
