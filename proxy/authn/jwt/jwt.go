@@ -215,7 +215,9 @@ func (a *Authenticator) verify(ctx context.Context, p presented, client string, 
 			e.until = end
 		}
 	}
-	a.cache.put(e)
+	if !id.ExpiresAt.IsZero() { // else nothing says how long to keep it, and nothing was verified
+		a.cache.put(e)
+	}
 	return e, nil
 }
 
@@ -253,7 +255,7 @@ func (a *Authenticator) read(token, text string) (*compact, map[string]any, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w: claims: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	if err = a.rules.own(claims); errors.Is(err, authn.ErrForeign) {
+	if err = a.rules.own(t, claims); errors.Is(err, authn.ErrForeign) {
 		a.foreign.add(token, a.cache.hash(token))
 	}
 	if err != nil {
