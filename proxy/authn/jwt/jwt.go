@@ -264,6 +264,10 @@ func (a *Authenticator) read(token, text string) (*compact, map[string]any, erro
 	return t, claims, nil
 }
 
+// CredentialHeaders returns the header of proofs of possession, which are for the
+// gateway alone, also beside another credential (authn.Carrier).
+func (a *Authenticator) CredentialHeaders() []string { return []string{dpop.HeaderName} }
+
 // Challenges returns the challenge of each scheme in which tokens may come; only
 // that of the scheme that the credential came in names an error.
 func (a *Authenticator) Challenges(err error) []string { return a.possession.Challenges(err) }

@@ -96,6 +96,10 @@ func TestThumbprint(t *testing.T) {
 func TestDPoPAccepted(t *testing.T) {
 	issuer := newSigner(t, "k1", "ES256")
 	a := newFromFile(t, nil, issuer)
+	var carrier authn.Carrier = a // what ends at the gateway, also where another credential counts
+	if got := carrier.CredentialHeaders(); !cmp.Equal(got, []string{"dpop"}) {
+		t.Errorf("proofs come in %v", got)
+	}
 	for _, alg := range dpop.Default().Algorithms {
 		holder := newSigner(t, "", alg)
 		token := boundToken(t, issuer, holder, nil)
