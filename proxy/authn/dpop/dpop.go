@@ -33,7 +33,8 @@ var (
 )
 
 const (
-	headerName = "dpop"
+	// HeaderName carries the proof (RFC 9449 section 4.1), in lower case.
+	HeaderName = "dpop"
 	// maxProof bounds a proof in bytes: one with an RSA key of 4096 bits has two
 	// kilobytes.
 	maxProof = 8 << 10
@@ -79,7 +80,7 @@ func (v *Verifier) Required() bool { return v.cfg.Required }
 // authn.ErrInvalid with ErrProof or ErrNonce, authn.ErrTooMany for a key that has
 // shown as many proofs as are remembered of one, or authn.ErrUnavailable.
 func (v *Verifier) Check(r *authn.Request, token, jkt string) error {
-	r.Spend(headerName) // it is for this request alone
+	r.Spend(HeaderName) // it is for this request alone
 	err := v.check(r, token, jkt)
 	v.count.of(err).Add(1)
 	switch {
@@ -131,7 +132,7 @@ func (v *Verifier) check(r *authn.Request, token, jkt string) error {
 func proofOf(r *authn.Request) (proof string, err error) {
 	n := 0
 	for i := range r.Headers {
-		if r.Headers[i].Name == headerName {
+		if r.Headers[i].Name == HeaderName {
 			n++
 			proof = r.Headers[i].Value
 		}

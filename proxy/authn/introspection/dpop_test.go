@@ -80,6 +80,10 @@ func boundTo(s *signer) string {
 func TestDPoP(t *testing.T) {
 	p, holder := newIDP(t), newSigner(t)
 	a := start(t, p.config(t))
+	var carrier authn.Carrier = a // what ends at the gateway, also where another credential counts
+	if got := carrier.CredentialHeaders(); !cmp.Equal(got, []string{"dpop"}) {
+		t.Errorf("proofs come in %v", got)
+	}
 	for name, kind := range map[string]any{"DPoP": "DPoP", "dpop": "dpop", "bearer": "Bearer", "absent": nil} {
 		p.says(answerOf(map[string]any{"token_type": kind, "cnf": map[string]any{"jkt": holder.thumbprint()}}))
 		for i := range 2 { // the second time from the cache

@@ -239,5 +239,9 @@ func wellFormed(token string) bool {
 	return true
 }
 
+// CredentialHeaders returns the header of proofs of possession, which are for the
+// gateway alone, also beside another credential (authn.Carrier).
+func (a *Authenticator) CredentialHeaders() []string { return []string{dpop.HeaderName} }
+
 // Challenges returns the challenge of each scheme in which tokens may come.
 func (a *Authenticator) Challenges(err error) []string { return a.possession.Challenges(err) }

@@ -25,13 +25,14 @@ type rules struct {
 	types       []string // lower case, without "application/"
 	leeway      time.Duration
 	required    map[string][]string
+	optional    []string // claims that unsigned tokens may lack
 	scopes      []string // claims that hold them
 	idTokens    bool
 	use         Use
 }
 
 func newRules(name string, c Config) *rules {
-	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims, idTokens: c.AcceptIDTokens}
+	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims, idTokens: c.AcceptIDTokens, optional: c.InsecureOptionalClaims}
 	if r.trustDomain, r.checkIssuer = c.TrustDomain, c.Issuer != ""; c.Issuer == "" {
 		r.issuer = "spiffe://" + c.TrustDomain
 	}
@@ -41,16 +42,22 @@ func newRules(name string, c Config) *rules {
 	return r
 }
 
-// check returns the identity of a token whose signature holds.
+// mayLack reports whether a token needs no such claim and has none.
+func (r *rules) mayLack(t *jose.JWS, claims map[string]any, name string) bool {
+	_, there := claims[name]
+	return !there && t.Algorithm == unsignedAlgorithm && slices.Contains(r.optional, name)
+}
+
+// check returns the identity of a token whose signature holds. Without exp it has no end.
 func (r *rules) check(t *jose.JWS, claims map[string]any, now time.Time) (*authz.Identity, error) {
 	if err := r.checkType(t, claims); err != nil {
 		return nil, err
 	}
-	expires, err := r.checkTimes(claims, now)
+	expires, err := r.checkTimes(t, claims, now)
 	if err != nil {
 		return nil, err
 	}
-	audiences, err := r.checkAudience(claims)
+	audiences, err := r.checkAudience(t, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -94,16 +101,11 @@ func (r *rules) checkType(t *jose.JWS, claims map[string]any) error {
 
 // checkTimes returns the expiry (RFC 7519 sections 4.1.4 to 4.1.6). A token that
 // never expires is refused: it could not be taken back.
-func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, error) {
-	expires, err := numericDate(claims, "exp")
-	if err != nil {
-		return time.Time{}, err
-	}
-	if !expires.After(time.Unix(0, 0)) {
-		return time.Time{}, errors.New("exp is not a number above 0")
-	}
-	if !now.Before(expires.Add(r.leeway)) {
-		return time.Time{}, fmt.Errorf("%w at %s", authn.ErrExpired, expires.UTC().Format(time.RFC3339))
+func (r *rules) checkTimes(t *jose.JWS, claims map[string]any, now time.Time) (expires time.Time, err error) {
+	if !r.mayLack(t, claims, "exp") {
+		if expires, err = r.checkExpiry(claims, now); err != nil {
+			return time.Time{}, err
+		}
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		if _, there := claims[name]; !there {
@@ -116,6 +118,20 @@ func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, err
 		if now.Before(from.Add(-r.leeway)) {
 			return time.Time{}, fmt.Errorf("%w: %s is in the future: %s", authn.ErrNotYetValid, name, from.UTC().Format(time.RFC3339))
 		}
+	}
+	return expires, nil
+}
+
+func (r *rules) checkExpiry(claims map[string]any, now time.Time) (time.Time, error) {
+	expires, err := numericDate(claims, "exp")
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !expires.After(time.Unix(0, 0)) {
+		return time.Time{}, errors.New("exp is not a number above 0")
+	}
+	if !now.Before(expires.Add(r.leeway)) {
+		return time.Time{}, fmt.Errorf("%w at %s", authn.ErrExpired, expires.UTC().Format(time.RFC3339))
 	}
 	return expires, nil
 }
@@ -139,7 +155,10 @@ func numericDate(claims map[string]any, name string) (time.Time, error) {
 	return time.Unix(int64(sec), int64(frac*1e9)), nil
 }
 
-func (r *rules) checkAudience(claims map[string]any) ([]string, error) {
+func (r *rules) checkAudience(t *jose.JWS, claims map[string]any) ([]string, error) {
+	if r.mayLack(t, claims, "aud") {
+		return nil, nil
+	}
 	audiences, err := stringOrList(claims, "aud")
 	if err != nil {
 		return nil, err

@@ -70,6 +70,9 @@ type Config struct {
 	// InsecureAllowUnsigned accepts tokens with the algorithm "none", too. Issuer,
 	// audience and times must hold as ever, but anybody can write such a token.
 	InsecureAllowUnsigned bool `yaml:"insecure_allow_unsigned"`
+	// InsecureOptionalClaims are those of iss, aud and exp that unsigned tokens may lack;
+	// what they have must hold. Signed tokens lack nothing. Needs insecure_allow_unsigned.
+	InsecureOptionalClaims []string `yaml:"insecure_optional_claims"`
 	// RefreshInterval is the time between two fetches of the key set; a key that
 	// the issuer removed is refused after that time.
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
@@ -163,6 +166,9 @@ func (c *Config) Insecure() map[string]string {
 	if c.InsecureAllowUnsigned {
 		out["insecure_allow_unsigned"] = "whoever can send a request can sign in as anybody"
 	}
+	if len(c.InsecureOptionalClaims) > 0 {
+		out["insecure_optional_claims"] = "unsigned tokens may be without " + strings.Join(c.InsecureOptionalClaims, ", ") + ": they need not be for this API, and need not end"
+	}
 	return out
 }
 
@@ -171,7 +177,7 @@ func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
 		c.validateIssuer(), c.validateSVID(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
-		c.validateRequiredClaims(), c.validateLimits(), c.validateRealm(),
+		c.validateRequiredClaims(), c.validateOptionalClaims(), c.validateLimits(), c.validateRealm(),
 		setting.Under("dpop", c.DPoP.Validate()), setting.Under("split_token", c.SplitToken.Validate()),
 	)
 }
@@ -253,6 +259,19 @@ func (c Config) validateRequiredClaims() error {
 		if len(values) == 0 {
 			errs = append(errs, setting.Problemf("required_claims."+name, "lists no value"))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateOptionalClaims() error {
+	var errs []error
+	for _, name := range c.InsecureOptionalClaims {
+		if !slices.Contains([]string{"iss", "aud", "exp"}, name) {
+			errs = append(errs, setting.Problemf("insecure_optional_claims", "%q is not one of iss, aud, exp", name))
+		}
+	}
+	if len(c.InsecureOptionalClaims) > 0 && !c.InsecureAllowUnsigned {
+		errs = append(errs, setting.Problemf("insecure_optional_claims", "needs insecure_allow_unsigned: signed tokens always have iss, aud and exp"))
 	}
 	return errors.Join(errs...)
 }

@@ -216,7 +216,9 @@ func (a *Authenticator) verify(ctx context.Context, p presented, client string, 
 			e.until = end
 		}
 	}
-	a.cache.put(e)
+	if !id.ExpiresAt.IsZero() { // else nothing says how long to keep it, and nothing was verified
+		a.cache.put(e)
+	}
 	return e, nil
 }
 
@@ -254,7 +256,7 @@ func (a *Authenticator) read(token, text string) (*jose.JWS, map[string]any, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w: claims: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	if err = a.rules.own(claims); errors.Is(err, authn.ErrForeign) {
+	if err = a.rules.own(t, claims); errors.Is(err, authn.ErrForeign) {
 		a.foreign.add(token, a.cache.hash(token))
 	}
 	if err != nil {
@@ -262,6 +264,10 @@ func (a *Authenticator) read(token, text string) (*jose.JWS, map[string]any, err
 	}
 	return t, claims, nil
 }
+
+// CredentialHeaders returns the header of proofs of possession, which are for the
+// gateway alone, also beside another credential (authn.Carrier).
+func (a *Authenticator) CredentialHeaders() []string { return []string{dpop.HeaderName} }
 
 // Challenges returns the challenge of each scheme in which tokens may come; only
 // that of the scheme that the credential came in names an error.

@@ -76,6 +76,10 @@ func boundToken(t testing.TB, issuer, holder *josetest.Signer, change map[string
 func TestDPoPAccepted(t *testing.T) {
 	issuer := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, issuer)
+	var carrier authn.Carrier = a // what ends at the gateway, also where another credential counts
+	if got := carrier.CredentialHeaders(); !cmp.Equal(got, []string{"dpop"}) {
+		t.Errorf("proofs come in %v", got)
+	}
 	for _, alg := range dpop.Default().Algorithms {
 		holder := josetest.New(t, "", alg)
 		token := boundToken(t, issuer, holder, nil)
