@@ -172,7 +172,7 @@ func (a *Answer) Error() string { return a.Why }
 // Endpoint is a path that a mechanism serves itself, before any route: where a
 // provider sends browsers back to, a logout, a key set.
 type Endpoint struct {
-	Hosts []string // lower case, without port; empty: every host
+	Hosts []string // lower case, without port; *.example.com: those below; empty: every host
 	Path  string   // exact, as it is judged
 	Serve func(ctx context.Context, r *Request) *Answer
 }

@@ -28,11 +28,22 @@ func (j *Judge) endpoint(s *shape) *authn.Endpoint {
 	}
 	all := j.endpoints[s.path]
 	for i := range all {
-		if len(all[i].Hosts) == 0 || slices.Contains(all[i].Hosts, s.host) {
+		if ofHost(all[i].Hosts, s.host) {
 			return &all[i]
 		}
 	}
 	return nil
+}
+
+// ofHost reports whether hosts, as endpoints name them, have host among them.
+func ofHost(hosts []string, host string) bool {
+	for _, h := range hosts {
+		suffix, wild := strings.CutPrefix(h, "*")
+		if h == host || wild && len(host) > len(suffix) && strings.HasSuffix(host, suffix) {
+			return true
+		}
+	}
+	return len(hosts) == 0
 }
 
 // serve has an endpoint answer. None of them forwards anything.

@@ -82,13 +82,14 @@ func (c Config) Validate() error {
 	if c.IdleTimeout < 10*time.Second || c.IdleTimeout > 30*24*time.Hour {
 		errs = append(errs, setting.Problemf("idle_timeout", "%s is not between 10s and 720h", c.IdleTimeout))
 	}
-	if d := c.CookieDomain; d != "" && !validDomain(d) {
+	if d := c.CookieDomain; d != "" && !IsDomain(d) {
 		errs = append(errs, setting.Problemf("cookie_domain", "%q is not a domain with at least two labels, such as example.com", d))
 	}
 	return errors.Join(append(errs, c.Redis.validate(c.KeysFiles))...)
 }
 
-func validDomain(d string) bool {
+// IsDomain reports whether d is a domain with at least two labels. An address is none.
+func IsDomain(d string) bool {
 	labels := strings.Split(d, ".")
 	if len(labels) < 2 || len(d) > 253 {
 		return false

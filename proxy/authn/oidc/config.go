@@ -2,7 +2,6 @@ package oidc
 
 import (
 	"errors"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -100,8 +99,9 @@ type Config struct {
 	// it has an address for that: some providers then ask for consent at the next login.
 	KeepTokensAtLogout bool `yaml:"keep_tokens_at_logout"`
 	// Origins are the origins at which people may log in, such as
-	// https://app.example.com. Without any, every host that reaches the gateway is one;
-	// the provider then is who refuses redirect URIs that it does not know.
+	// https://app.example.com; https://*.example.com is every host below example.com,
+	// and not example.com itself. Without any, every host that reaches the gateway is
+	// one; the provider then is who refuses redirect URIs that it does not know.
 	Origins []string `yaml:"origins"`
 	// ConcurrentLogins is how many logins one browser may have under way, each of which
 	// is a cookie that travels with every request until it ends: 1 to 5. With more than
@@ -311,19 +311,7 @@ func (c Config) validatePaths() error {
 func (c Config) validateOrigins() error {
 	var errs []error
 	for i, o := range c.Origins {
-		u, err := url.Parse(o)
-		switch {
-		case err != nil || u.Host == "" || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o):
-			errs = append(errs, setting.Problemf("origins", "%q (number %d) is not an origin such as https://app.example.com, in lower case", o, i+1))
-		case u.Scheme != "https" && !session.Loopback(u.Host):
-			errs = append(errs, setting.Problemf("origins", "%q is not https: sessions would travel in the open", o))
-		case c.Session.CookieDomain != "" && !within(u.Hostname(), c.Session.CookieDomain):
-			errs = append(errs, setting.Problemf("origins", "%q is not below session.cookie_domain %s", o, c.Session.CookieDomain))
-		}
+		errs = append(errs, c.validateOrigin(i+1, o))
 	}
 	return errors.Join(errs...)
-}
-
-func within(host, domain string) bool {
-	return host == domain || strings.HasSuffix(host, "."+domain)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,7 @@ type Deps struct {
 type Authenticator struct {
 	name     string
 	config   Config
+	origins  *origins
 	provider *provider
 	verifier *jwt.Verifier
 	client   *client
@@ -58,7 +58,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		deps.Now = time.Now
 	}
 	a := &Authenticator{
-		name: name, config: c, flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
+		name: name, config: c, origins: newOrigins(c), flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
 		logger: deps.Logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer)),
 	}
 	l, err := newLook(c.Pages)
@@ -142,16 +142,10 @@ func (a *Authenticator) Challenge(err error) string { return authn.BearerChallen
 
 // Endpoints implements authn.Server.
 func (a *Authenticator) Endpoints() []authn.Endpoint {
-	var hosts []string
-	for _, o := range a.config.Origins {
-		if u, err := url.Parse(o); err == nil && !slices.Contains(hosts, u.Hostname()) {
-			hosts = append(hosts, u.Hostname())
-		}
-	}
 	serve := []func(context.Context, *authn.Request) *authn.Answer{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
 	out := make([]authn.Endpoint, len(serve))
 	for i, path := range a.paths() {
-		out[i] = authn.Endpoint{Path: path, Hosts: hosts, Serve: serve[i]}
+		out[i] = authn.Endpoint{Path: path, Hosts: a.config.hosts(), Serve: serve[i]}
 		if path == a.config.BackChannelLogoutPath {
 			out[i].Hosts = nil // the provider may know the gateway by another name
 		}

@@ -1,0 +1,153 @@
+package oidc
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/session"
+)
+
+// origins are those at which people may log in. Without any they are all.
+type origins struct {
+	exact []string
+	below []subdomains
+}
+
+// subdomains are the origins of all hosts below a domain.
+type subdomains struct {
+	scheme string // "https://"
+	suffix string // ".example.com", with a port that is not the scheme's own
+}
+
+// newOrigins reads what Validate has accepted.
+func newOrigins(c Config) *origins {
+	o := &origins{}
+	for _, text := range c.Origins {
+		scheme, host, _ := strings.Cut(text, "://")
+		text = canonical(scheme, host)
+		if below, ok := strings.CutPrefix(text, scheme+"://*"); ok {
+			o.below = append(o.below, subdomains{scheme + "://", below})
+			continue
+		}
+		o.exact = append(o.exact, text)
+	}
+	return o
+}
+
+// canonical is an origin as browsers write it: lower case, without the port that the
+// scheme has anyway (RFC 6454 section 6.2).
+func canonical(scheme, host string) string {
+	o := scheme + "://" + strings.ToLower(host)
+	if scheme == "https" {
+		return strings.TrimSuffix(o, ":443")
+	}
+	return strings.TrimSuffix(o, ":80")
+}
+
+// admit reports whether people may log in at a canonical origin.
+func (o *origins) admit(origin string) bool {
+	if len(o.exact)+len(o.below) == 0 || slices.Contains(o.exact, origin) {
+		return true
+	}
+	for i := range o.below {
+		if o.below[i].has(origin) {
+			return true
+		}
+	}
+	return false
+}
+
+// has reports whether origin is of a host below the domain. What stands in front of the
+// domain has to be labels and nothing else: with userinfo, a slash or another port in it
+// the domain would not be where it seems.
+func (s *subdomains) has(origin string) bool {
+	rest, ok := strings.CutPrefix(origin, s.scheme)
+	if ok {
+		rest, ok = strings.CutSuffix(rest, s.suffix)
+	}
+	return ok && labels(rest)
+}
+
+// labels reports whether text is one or more labels of a host name, in lower case.
+func labels(text string) bool {
+	last := byte('.')
+	for i := range len(text) {
+		c := text[i]
+		switch {
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_':
+		case c == '.' && last != '.':
+		default:
+			return false
+		}
+		last = c
+	}
+	return last != '.'
+}
+
+// origin returns the origin that the browser sees, empty if nobody can log in there.
+func (a *Authenticator) origin(r *authn.Request) string {
+	if !session.Protected(r) {
+		return ""
+	}
+	if o := canonical(r.Scheme, r.Host); a.origins.admit(o) {
+		return o
+	}
+	return ""
+}
+
+// hosts are the hosts of the origins as endpoints name them, none for all.
+func (c Config) hosts() []string {
+	var hosts []string
+	for _, o := range c.Origins {
+		u, err := url.Parse(o)
+		if err != nil {
+			continue
+		}
+		host := u.Hostname()
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// validateOrigin reports what is wrong with an entry of origins, the number-th.
+func (c Config) validateOrigin(number int, o string) error {
+	u, err := url.Parse(o)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o):
+		return setting.Problemf("origins", "%q (number %d) is not an origin such as https://app.example.com, in lower case", o, number)
+	case u.Scheme != "https" && !session.Loopback(u.Host):
+		return setting.Problemf("origins", "%q is not https: sessions would travel in the open", o)
+	case strings.Contains(u.Host, "*") && !wildcard(u.Hostname()):
+		return setting.Problemf("origins", "%q: a wildcard stands for the names below a domain with at least two labels, as in https://*.example.com", o)
+	case strings.Contains(u.Host, "*") && !port(u):
+		return setting.Problemf("origins", "%q: a port is a number from 1 to 65535", o)
+	case c.Session.CookieDomain != "" && !within(u.Hostname(), c.Session.CookieDomain):
+		return setting.Problemf("origins", "%q is not below session.cookie_domain %s", o, c.Session.CookieDomain)
+	}
+	return nil
+}
+
+func wildcard(host string) bool {
+	domain, ok := strings.CutPrefix(host, "*.")
+	return ok && session.IsDomain(domain)
+}
+
+// port reports whether u has a port that there is, or none.
+func port(u *url.URL) bool {
+	_, text, there := strings.Cut(u.Host, ":")
+	n, err := strconv.ParseUint(text, 10, 16)
+	return !there || err == nil && n > 0
+}
+
+func within(host, domain string) bool {
+	return host == domain || strings.HasSuffix(host, "."+domain)
+}
