@@ -72,8 +72,9 @@ type Config struct {
 	RequestObjectKeyFile string `yaml:"request_object_key_file" sallyport:"path"`
 	// RequestObjectKeyID is the kid by which the provider knows that key.
 	RequestObjectKeyID string `yaml:"request_object_key_id"`
-	// RedirectPath is where the provider sends browsers back to. With the origin in
-	// front of it, it is the redirect URI to register at the provider.
+	// RedirectPath is where the provider sends browsers back to. With redirect_origin in
+	// front of it, or else each of origins, it is the redirect URI to register at the
+	// provider.
 	RedirectPath string `yaml:"redirect_path"`
 	// LoginPath is where a link may lead to log in, with the page to come back to as
 	// return: /oauth2/login?return=/orders; login beside redirect_path by default.
@@ -103,6 +104,13 @@ type Config struct {
 	// and not example.com itself. Without any, every host that reaches the gateway is
 	// one; the provider then is who refuses redirect URIs that it does not know.
 	Origins []string `yaml:"origins"`
+	// RedirectOrigin is the origin that the provider sends browsers back to, whichever of
+	// origins the login began at: https://example.com. With redirect_path it is the one
+	// redirect URI to register. The browser then goes to its page where the login began.
+	// It is one of origins, and needs session.cookie_domain with all of them below: the
+	// cookie of a login has that domain too, to reach it. By default a login comes back
+	// to where it began.
+	RedirectOrigin string `yaml:"redirect_origin"`
 	// ConcurrentLogins is how many logins one browser may have under way, each of which
 	// is a cookie that travels with every request until it ends: 1 to 5. With more than
 	// one, several tabs can log in at once; with one, a login that begins ends the one
@@ -313,5 +321,5 @@ func (c Config) validateOrigins() error {
 	for i, o := range c.Origins {
 		errs = append(errs, c.validateOrigin(i+1, o))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.validateRedirectOrigin())...)
 }

@@ -138,7 +138,7 @@ func (a *Authenticator) authorization(ctx context.Context, m *metadata, f *flow)
 // section 4.3, OpenID Connect Core section 3.1.2.1).
 func (a *Authenticator) parameters(f *flow) url.Values {
 	params := url.Values{
-		"response_type": {"code"}, "client_id": {a.config.ClientID}, "redirect_uri": {f.Origin + a.config.RedirectPath},
+		"response_type": {"code"}, "client_id": {a.config.ClientID}, "redirect_uri": {a.redirectURI(f.Origin)},
 		"scope": {strings.Join(a.config.Scopes, " ")}, "state": {f.State}, "nonce": {f.Nonce},
 		"code_challenge": {oauth2.S256ChallengeFromVerifier(f.Verifier)}, "code_challenge_method": {"S256"},
 	}
@@ -165,7 +165,7 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	f, code, err := a.answered(ctx, r)
 	to := "/"
 	if f != nil {
-		to = f.Return
+		to = a.resume(r, f)
 	}
 	if err != nil {
 		return a.failed(ctx, r, err, to)
@@ -181,6 +181,15 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	return redirect(http.StatusSeeOther, f.Origin+f.Return, "logged in")
 }
 
+// resume is where a page leads that tells of the end of a login: to the one that was
+// asked for, at its own origin.
+func (a *Authenticator) resume(r *authn.Request, f *flow) string {
+	if f.Origin == a.origin(r) {
+		return f.Return
+	}
+	return f.Origin + f.Return
+}
+
 // answered checks that the provider's answer belongs to a login that this browser
 // began, and returns the code. The login comes with an error too if it is the one.
 func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, string, error) {
@@ -192,6 +201,9 @@ func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, 
 	value := cookie.Read(r)
 	cookie.Clear(r) // whatever comes of it, it is spent
 	f, err := a.opened(r, value)
+	if err == nil {
+		err = a.arrived(r, f)
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -268,7 +280,7 @@ func (a *Authenticator) establish(ctx context.Context, r *authn.Request, f *flow
 	if err != nil {
 		return nil, err
 	}
-	token, err := a.client.ask(ctx, m, f.Origin+a.config.RedirectPath, code, url.Values{"code_verifier": {f.Verifier}})
+	token, err := a.client.ask(ctx, m, a.redirectURI(f.Origin), code, url.Values{"code_verifier": {f.Verifier}})
 	if err != nil {
 		return nil, err
 	}
@@ -324,9 +336,18 @@ func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error,
 		level, status, page = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
 	}
 	if page == pageDenied {
-		to = "/" // the same login would end the same way
+		to = root(to) // the same login would end the same way
 	}
 	a.count.refused.Add(1)
 	a.logger.Log(ctx, level, "login ended", slog.Any("error", err), slog.String("request_id", r.ID))
 	return a.render(r, status, page, pageData{Link: to}, err.Error())
+}
+
+// root is the start of the site that an address is of, which may be a path alone.
+func root(to string) string {
+	if scheme, rest, ok := strings.Cut(to, "://"); ok && to[0] != '/' {
+		host, _, _ := strings.Cut(rest, "/")
+		return scheme + "://" + host + "/"
+	}
+	return "/"
 }

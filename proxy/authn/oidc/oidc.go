@@ -57,8 +57,12 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
+	domain := "" // for the cookie of a login, which comes back to its own host
+	if c.RedirectOrigin != "" {
+		domain = c.Session.CookieDomain
+	}
 	a := &Authenticator{
-		name: name, config: c, origins: newOrigins(c), flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
+		name: name, config: c, origins: newOrigins(c), flows: session.NewCookies("login-"+name, domain), count: newCounters(deps.Metrics, name),
 		logger: deps.Logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer)),
 	}
 	l, err := newLook(c.Pages)

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
@@ -27,15 +28,20 @@ type subdomains struct {
 func newOrigins(c Config) *origins {
 	o := &origins{}
 	for _, text := range c.Origins {
-		scheme, host, _ := strings.Cut(text, "://")
-		text = canonical(scheme, host)
-		if below, ok := strings.CutPrefix(text, scheme+"://*"); ok {
-			o.below = append(o.below, subdomains{scheme + "://", below})
+		text = canonicalURL(text)
+		if scheme, below, ok := strings.Cut(text, "*"); ok {
+			o.below = append(o.below, subdomains{scheme, below})
 			continue
 		}
 		o.exact = append(o.exact, text)
 	}
 	return o
+}
+
+// canonicalURL is canonical of an origin in one piece.
+func canonicalURL(o string) string {
+	scheme, host, _ := strings.Cut(o, "://")
+	return canonical(scheme, host)
 }
 
 // canonical is an origin as browsers write it: lower case, without the port that the
@@ -99,6 +105,18 @@ func (a *Authenticator) origin(r *authn.Request) string {
 	return ""
 }
 
+// redirectURI is where the provider sends somebody back to who began a login at origin.
+func (a *Authenticator) redirectURI(origin string) string {
+	return a.redirectOrigin(origin) + a.config.RedirectPath
+}
+
+func (a *Authenticator) redirectOrigin(origin string) string {
+	if o := a.config.RedirectOrigin; o != "" {
+		return canonicalURL(o)
+	}
+	return origin
+}
+
 // hosts are the hosts of the origins as endpoints name them, none for all.
 func (c Config) hosts() []string {
 	var hosts []string
@@ -120,9 +138,9 @@ func (c Config) hosts() []string {
 
 // validateOrigin reports what is wrong with an entry of origins, the number-th.
 func (c Config) validateOrigin(number int, o string) error {
-	u, err := url.Parse(o)
+	u, ok := parseOrigin(o)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o):
+	case !ok:
 		return setting.Problemf("origins", "%q (number %d) is not an origin such as https://app.example.com, in lower case", o, number)
 	case u.Scheme != "https" && !session.Loopback(u.Host):
 		return setting.Problemf("origins", "%q is not https: sessions would travel in the open", o)
@@ -134,6 +152,39 @@ func (c Config) validateOrigin(number int, o string) error {
 		return setting.Problemf("origins", "%q is not below session.cookie_domain %s", o, c.Session.CookieDomain)
 	}
 	return nil
+}
+
+// parseOrigin is false for what has more than a scheme and a host, or is not in lower case.
+func parseOrigin(o string) (*url.URL, bool) {
+	u, err := url.Parse(o)
+	return u, err == nil && u.Host != "" && u.Scheme+"://"+u.Host == o && o == strings.ToLower(o)
+}
+
+func (c Config) validateRedirectOrigin() error {
+	o, domain := c.RedirectOrigin, c.Session.CookieDomain
+	if o == "" {
+		return nil
+	}
+	var errs []error
+	problem := func(format string, args ...any) {
+		errs = append(errs, setting.Problemf("redirect_origin", format, args...))
+	}
+	u, ok := parseOrigin(o)
+	switch {
+	case !ok || strings.Contains(o, "*"):
+		problem("%q is not an origin such as https://example.com, in lower case", o)
+	case len(c.Origins) == 0:
+		problem("needs origins: they say where logins that come back to it may have begun")
+	case !newOrigins(c).admit(canonicalURL(o)):
+		problem("%q is not one of origins", o)
+	}
+	switch {
+	case domain == "":
+		problem("needs session.cookie_domain, a domain with it and all origins below: the cookie of a login has to reach it")
+	case ok && !within(u.Hostname(), domain):
+		problem("%q is not below session.cookie_domain %s", o, domain)
+	}
+	return errors.Join(errs...)
 }
 
 func wildcard(host string) bool {
