@@ -158,6 +158,22 @@ func OwnCookie(name string) bool {
 // Spent returns what Spend and SpendCookie were called with.
 func (r *Request) Spent() (headers, cookies []string) { return r.spentHeaders, r.spentCookies }
 
+// At returns a copy of the request as if it had come to another scheme and host. What
+// is left on the copy is for Take.
+func (r *Request) At(scheme, host string) *Request {
+	c := *r
+	c.Scheme, c.Host = scheme, host
+	return &c
+}
+
+// Take leaves on r what was left on a copy that At made of it. With r itself it changes
+// nothing.
+func (r *Request) Take(c *Request) {
+	scheme, host := r.Scheme, r.Host
+	*r = *c
+	r.Scheme, r.Host = scheme, host
+}
+
 // Answer is an error by which a mechanism answers a request itself: with a
 // redirect to log in, or what its endpoint has to say. The chain stops.
 type Answer struct {

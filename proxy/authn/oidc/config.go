@@ -111,6 +111,16 @@ type Config struct {
 	// cookie of a login has that domain too, to reach it. By default a login comes back
 	// to where it began.
 	RedirectOrigin string `yaml:"redirect_origin"`
+	// InternalOrigins tell, by public origin, the origins as which its requests arrive
+	// behind a proxy that rewrites Host, or that ends TLS and does not say so:
+	// {"https://app.example.com": ["http://gateway.internal"]}. Cookies, redirect URIs
+	// and logouts are then those of the public origin, which is one of origins; what
+	// routes, policies and logs see is what arrived. * stands for any scheme or host, as
+	// in *://*, if origins has a single entry. The proxy need not be one of
+	// trusted_proxies, whose headers count: whoever gets past it and sends such a Host
+	// gains nothing, since the addresses are these here, and browsers neither keep nor
+	// send the cookies over plain http.
+	InternalOrigins map[string][]string `yaml:"internal_origins"`
 	// ConcurrentLogins is how many logins one browser may have under way, each of which
 	// is a cookie that travels with every request until it ends: 1 to 5. With more than
 	// one, several tabs can log in at once; with one, a login that begins ends the one
@@ -321,5 +331,5 @@ func (c Config) validateOrigins() error {
 	for i, o := range c.Origins {
 		errs = append(errs, c.validateOrigin(i+1, o))
 	}
-	return errors.Join(append(errs, c.validateRedirectOrigin())...)
+	return errors.Join(append(errs, c.validateRedirectOrigin(), c.validateInternalOrigins())...)
 }

@@ -32,10 +32,12 @@ func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, all []authn
 	if !person(r) {
 		return nil
 	}
+	seen := a.seen(r)
+	defer r.Take(seen)
 	if len(all) > 1 {
-		return a.choose(r, all)
+		return a.choose(seen, all)
 	}
-	return a.begin(ctx, r, demand{}, a.asked(r))
+	return a.begin(ctx, seen, demand{}, a.asked(seen))
 }
 
 func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Answer {
@@ -79,7 +81,9 @@ func (a *Authenticator) StepUp(ctx context.Context, r *authn.Request, id *authz.
 	if d.met(id.Claims, r.Now, leeway) == nil {
 		return a.page(r, http.StatusForbidden, pageDenied, "the policy asks for an authentication that the session has")
 	}
-	return a.begin(ctx, r, d, a.asked(r))
+	seen := a.seen(r)
+	defer r.Take(seen)
+	return a.begin(ctx, seen, d, a.asked(seen))
 }
 
 // again is how soon after a login the next one is taken for the same.
@@ -90,7 +94,7 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 	origin := a.origin(r)
 	if origin == "" {
 		return a.page(r, http.StatusForbidden, pageOrigin, "nobody can log in at "+r.Scheme+"://"+r.Host+
-			": it is not https (is the proxy in front one of trusted_proxies?), or not one of origins")
+			": it is not https (is the proxy in front one of trusted_proxies?), or not one of origins (does it rewrite Host? see internal_origins)")
 	}
 	m, err := a.provider.metadata(ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -117,20 +118,21 @@ func (a *Authenticator) redirectOrigin(origin string) string {
 	return origin
 }
 
-// hosts are the hosts of the origins as endpoints name them, none for all.
+// hosts are the hosts as which requests of the origins arrive, as endpoints name them;
+// none for all.
 func (c Config) hosts() []string {
+	all := slices.Clone(c.Origins)
+	for _, public := range slices.Sorted(maps.Keys(c.InternalOrigins)) {
+		all = append(all, c.InternalOrigins[public]...)
+	}
 	var hosts []string
-	for _, o := range c.Origins {
-		u, err := url.Parse(o)
-		if err != nil {
-			continue
+	for _, o := range all {
+		_, host, _ := strings.Cut(o, "://")
+		if host == "*" {
+			return nil
 		}
-		host := u.Hostname()
-		if strings.Contains(host, ":") {
-			host = "[" + host + "]"
-		}
-		if !slices.Contains(hosts, host) {
-			hosts = append(hosts, host)
+		if name, _, _ := cutPort(host); !slices.Contains(hosts, name) {
+			hosts = append(hosts, name)
 		}
 	}
 	return hosts
@@ -146,7 +148,7 @@ func (c Config) validateOrigin(number int, o string) error {
 		return setting.Problemf("origins", "%q is not https: sessions would travel in the open", o)
 	case strings.Contains(u.Host, "*") && !wildcard(u.Hostname()):
 		return setting.Problemf("origins", "%q: a wildcard stands for the names below a domain with at least two labels, as in https://*.example.com", o)
-	case strings.Contains(u.Host, "*") && !port(u):
+	case strings.Contains(u.Host, "*") && !validPort(u.Host):
 		return setting.Problemf("origins", "%q: a port is a number from 1 to 65535", o)
 	case c.Session.CookieDomain != "" && !within(u.Hostname(), c.Session.CookieDomain):
 		return setting.Problemf("origins", "%q is not below session.cookie_domain %s", o, c.Session.CookieDomain)
@@ -192,11 +194,20 @@ func wildcard(host string) bool {
 	return ok && session.IsDomain(domain)
 }
 
-// port reports whether u has a port that there is, or none.
-func port(u *url.URL) bool {
-	_, text, there := strings.Cut(u.Host, ":")
-	n, err := strconv.ParseUint(text, 10, 16)
+// validPort reports whether host has a port that there can be, or none.
+func validPort(host string) bool {
+	_, port, there := cutPort(host)
+	n, err := strconv.ParseUint(port, 10, 16)
 	return !there || err == nil && n > 0
+}
+
+// cutPort takes the port off a host, which may be an IPv6 address in brackets.
+func cutPort(host string) (name, port string, there bool) {
+	i := strings.LastIndexByte(host, ':')
+	if i <= strings.LastIndexByte(host, ']') {
+		return host, "", false
+	}
+	return host[:i], host[i+1:], true
 }
 
 func within(host, domain string) bool {
