@@ -186,6 +186,22 @@ func WithoutCookies(value string, names []string) string {
 // Spent returns what Spend and SpendCookie were called with.
 func (r *Request) Spent() (headers, cookies []string) { return r.spentHeaders, r.spentCookies }
 
+// At returns a copy of the request as if it had come to another scheme and host. What
+// is left on the copy is for Take.
+func (r *Request) At(scheme, host string) *Request {
+	c := *r
+	c.Scheme, c.Host = scheme, host
+	return &c
+}
+
+// Take leaves on r what was left on a copy that At made of it. With r itself it changes
+// nothing.
+func (r *Request) Take(c *Request) {
+	scheme, host := r.Scheme, r.Host
+	*r = *c
+	r.Scheme, r.Host = scheme, host
+}
+
 // Answer is an error by which a mechanism answers a request itself: with a
 // redirect to log in, or what its endpoint has to say. The chain stops.
 type Answer struct {
@@ -200,7 +216,7 @@ func (a *Answer) Error() string { return a.Why }
 // Endpoint is a path that a mechanism serves itself, before any route: where a
 // provider sends browsers back to, a logout, a key set.
 type Endpoint struct {
-	Hosts []string // lower case, without port; empty: every host
+	Hosts []string // lower case, without port; *.example.com: those below; empty: every host
 	Path  string   // exact, as it is judged
 	Serve func(ctx context.Context, r *Request) *Answer
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -27,7 +28,7 @@ func (j *Judge) endpoint(who *authn.Request) *authn.Endpoint {
 	}
 	all := j.endpoints[who.Path]
 	for i := range all {
-		if len(all[i].Hosts) == 0 || slices.Contains(all[i].Hosts, nameOf(who)) {
+		if ofHost(all[i].Hosts, nameOf(who)) {
 			return &all[i]
 		}
 	}
@@ -38,6 +39,17 @@ func (j *Judge) endpoint(who *authn.Request) *authn.Endpoint {
 func nameOf(who *authn.Request) string {
 	host, _, _ := splitHost(who.Host) // it was checked
 	return host
+}
+
+// ofHost reports whether hosts, as endpoints name them, have host among them.
+func ofHost(hosts []string, host string) bool {
+	for _, h := range hosts {
+		suffix, wild := strings.CutPrefix(h, "*")
+		if h == host || wild && len(host) > len(suffix) && strings.HasSuffix(host, suffix) {
+			return true
+		}
+	}
+	return len(hosts) == 0
 }
 
 // serve has an endpoint answer. None of them forwards anything.

@@ -320,6 +320,25 @@ func TestMechanismsAnswerThemselves(t *testing.T) {
 	}
 }
 
+// TestEndpointsOfSubdomains: an endpoint for the hosts below a domain is for no other.
+func TestEndpointsOfSubdomains(t *testing.T) {
+	j := judgeWith(t, alice(nil, nil), func(c *Config, _ *route.Config) {
+		c.Endpoints = []authn.Endpoint{{Hosts: []string{"app.test", "*.example.com"}, Path: "/callback", Serve: func(context.Context, *authn.Request) *authn.Answer {
+			return &authn.Answer{Status: 200}
+		}}}
+	})
+	for host, want := range map[string]bool{
+		"app.test": true, "a.example.com": true, "A.B.Example.com": true, "a.example.com:8443": true,
+		"example.com": false, "evilexample.com": false, "example.com.evil": false, "a.app.test": false, "a.example.com.evil": false,
+	} {
+		a := arrival("GET", "/callback")
+		a.Headers[0].Value = host
+		if v := j.Judge(t.Context(), a); (v.Outcome == authz.OutcomeAnswered) != want {
+			t.Errorf("%s: %s %+v, want %v", host, v.Outcome, v.Answer, want)
+		}
+	}
+}
+
 func TestOutboundReplacesAndCloses(t *testing.T) {
 	var fail error
 	j := judgeWith(t, alice(nil, nil), func(c *Config, _ *route.Config) {

@@ -22,8 +22,9 @@ type Config struct {
 	// IdleTimeout is how long after its last use a session ends. The use is noted ten
 	// times within it, so a session may end that much earlier.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
-	// CookieDomain lets hosts below a domain share a login: example.com. Whoever
-	// controls one of these hosts can then give a visitor a session of another user.
+	// CookieDomain lets hosts below a domain share a login: example.com. Browsers send
+	// the cookies to all of these hosts: whoever controls one can use the sessions of its
+	// visitors, and give a visitor one of another user.
 	CookieDomain string `yaml:"cookie_domain"`
 	// Redis keeps sessions in Redis in place of the browser's cookies, which then have
 	// an identifier only. Replicas share them, and what one ends is ended for all.
@@ -65,7 +66,7 @@ func (c *Config) Insecure() map[string]string {
 		out["keys_files"] = "none are given, so sessions end with this process and other replicas do not know them"
 	}
 	if c.CookieDomain != "" {
-		out["cookie_domain"] = "whoever controls a host below " + c.CookieDomain + " can give visitors another user's session"
+		out["cookie_domain"] = "whoever controls a host below " + c.CookieDomain + " can use its visitors' sessions, and give them another user's"
 	}
 	return out
 }
@@ -83,13 +84,14 @@ func (c Config) Validate() error {
 	if c.IdleTimeout < 10*time.Second || c.IdleTimeout > 30*24*time.Hour {
 		errs = append(errs, setting.Problemf("idle_timeout", "%s is not between 10s and 720h", c.IdleTimeout))
 	}
-	if d := c.CookieDomain; d != "" && !validDomain(d) {
+	if d := c.CookieDomain; d != "" && !IsDomain(d) {
 		errs = append(errs, setting.Problemf("cookie_domain", "%q is not a domain with at least two labels, such as example.com", d))
 	}
 	return errors.Join(append(errs, c.Redis.validate(c.KeysFiles))...)
 }
 
-func validDomain(d string) bool {
+// IsDomain reports whether d is a domain with at least two labels. An address is none.
+func IsDomain(d string) bool {
 	labels := strings.Split(d, ".")
 	if len(labels) < 2 || len(d) > 253 {
 		return false

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,8 @@ type Deps struct {
 type Authenticator struct {
 	name     string
 	config   Config
+	origins  *origins
+	internal map[string]location // as newInternal made it
 	provider *provider
 	verifier *jwt.Verifier
 	client   *client
@@ -57,8 +58,12 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
+	domain := "" // for the cookie of a login, which comes back to its own host
+	if c.RedirectOrigin != "" {
+		domain = c.Session.CookieDomain
+	}
 	a := &Authenticator{
-		name: name, config: c, flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
+		name: name, config: c, origins: newOrigins(c), internal: newInternal(c), flows: session.NewCookies("login-"+name, domain), count: newCounters(deps.Metrics, name),
 		logger: deps.Logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer)),
 	}
 	l, err := newLook(c.Pages)
@@ -89,6 +94,12 @@ var errNoSession = fmt.Errorf("%w: no session", authn.ErrNotMine)
 // Authenticate returns the identity of the request's session. An access token that
 // has ended is renewed first.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
+	seen := a.seen(r)
+	defer r.Take(seen)
+	return a.authenticate(ctx, seen)
+}
+
+func (a *Authenticator) authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
 	s, err := a.load(ctx, r)
 	switch {
 	case errors.Is(err, session.ErrNone):
@@ -161,16 +172,10 @@ func (a *Authenticator) Challenge(err error) string { return authn.BearerChallen
 
 // Endpoints implements authn.Server.
 func (a *Authenticator) Endpoints() []authn.Endpoint {
-	var hosts []string
-	for _, o := range a.config.Origins {
-		if u, err := url.Parse(o); err == nil && !slices.Contains(hosts, u.Hostname()) {
-			hosts = append(hosts, u.Hostname())
-		}
-	}
-	serve := []func(context.Context, *authn.Request) *authn.Answer{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
+	serve := []server{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
 	out := make([]authn.Endpoint, len(serve))
 	for i, path := range a.paths() {
-		out[i] = authn.Endpoint{Path: path, Hosts: hosts, Serve: serve[i]}
+		out[i] = authn.Endpoint{Path: path, Hosts: a.config.hosts(), Serve: a.asSeen(serve[i])}
 		if path == a.config.BackChannelLogoutPath {
 			out[i].Hosts = nil // the provider may know the gateway by another name
 		}
