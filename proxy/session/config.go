@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // Config is how sessions are kept.
@@ -29,7 +30,7 @@ type Config struct {
 	// Redis keeps sessions in Redis in place of the browser's cookies, which then have
 	// an identifier only. Replicas share them, and what one ends is ended for all.
 	// While Redis cannot be reached, those who have a session get 503.
-	Redis *RedisConfig `yaml:"redis"`
+	Redis *redis.Config `yaml:"redis"`
 }
 
 // Open makes the store that c describes for the authenticator called name.
@@ -87,7 +88,10 @@ func (c Config) Validate() error {
 	if d := c.CookieDomain; d != "" && !IsDomain(d) {
 		errs = append(errs, setting.Problemf("cookie_domain", "%q is not a domain with at least two labels, such as example.com", d))
 	}
-	return errors.Join(append(errs, c.Redis.validate(c.KeysFiles))...)
+	if c.Redis != nil && len(c.KeysFiles) == 0 {
+		errs = append(errs, setting.Problemf("keys_files", "is missing: without a common key replicas cannot read each other's sessions"))
+	}
+	return errors.Join(append(errs, setting.Under("redis", c.Redis.Validate()))...)
 }
 
 // IsDomain reports whether d is a domain with at least two labels. An address is none.

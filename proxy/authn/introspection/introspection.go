@@ -100,8 +100,14 @@ func newPossession(name string, c Config, deps Deps) (*jwt.Possession, error) {
 		forged.Failures = c.QuestionLimit.Failures
 	}
 	l, err := limit.New(forged)
-	proofs := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics})
-	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, err
+	if err != nil {
+		return nil, err
+	}
+	proofs, err := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics})
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, nil
 }
 
 var (
@@ -131,7 +137,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 func (a *Authenticator) accept(ctx context.Context, token string, proven bool, r *authn.Request) (*authz.Identity, error) {
 	e, err := a.find(ctx, token, r)
 	if err == nil {
-		err = a.possession.Check(r, e.bound, token, proven)
+		err = a.possession.Check(ctx, r, e.bound, token, proven)
 	}
 	if err != nil {
 		return nil, err

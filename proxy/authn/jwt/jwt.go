@@ -69,7 +69,11 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.limiter, err = limit.New(c.VerificationLimit); err != nil {
 		return nil, err
 	}
-	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics}), Limiter: a.limiter}
+	proofs, err := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics})
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	a.possession = &Possession{Realm: c.Realm, Proofs: proofs, Limiter: a.limiter}
 	if a.split, err = newSplitter(c.SplitToken, a.allowed, newLookups(name, deps.Metrics)); err != nil {
 		return nil, err
 	}
@@ -125,7 +129,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	}
 	e, err := a.accept(ctx, r, token)
 	if err == nil {
-		err = a.possession.Check(r, e.bound, token, proven)
+		err = a.possession.Check(ctx, r, e.bound, token, proven)
 	}
 	if err != nil {
 		return nil, Proven(err, proven)

@@ -18,6 +18,7 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	if a.split != nil {
 		defer a.split.finder.Close()
 	}
+	defer a.possession.Proofs.Close()
 	return a.keys.run(ctx)
 }
 
@@ -43,7 +44,7 @@ func (a *Authenticator) Prime(ctx context.Context) error { return a.keys.prime(c
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	files := slices.Clone(a.config.DecryptionKeysFiles)
+	files := slices.Concat(a.config.DecryptionKeysFiles, a.possession.Proofs.Files())
 	if a.split != nil {
 		files = append(files, a.split.finder.Files()...)
 	}
@@ -58,7 +59,7 @@ func (a *Authenticator) Files() []string {
 
 // Reload reads the files again. On error what was read before of each stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
-	err := a.loadOpeners()
+	err := errors.Join(a.loadOpeners(), a.possession.Proofs.Reload())
 	if a.split != nil {
 		err = errors.Join(err, a.split.finder.Reload())
 	}

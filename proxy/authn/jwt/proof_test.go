@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // publicOf is the key as it stands in a proof.
@@ -342,6 +346,65 @@ func TestDPoPForged(t *testing.T) {
 	}
 	if !errors.Is(err, authn.ErrTooMany) {
 		t.Errorf("got %v, want ErrTooMany", err)
+	}
+}
+
+// TestDPoPReplicas: a proof that one replica accepted is refused by the other. While Redis
+// is away nobody knows, which is no replay and 503.
+func TestDPoPReplicas(t *testing.T) {
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	password := server.File("password", redistest.Password+"\n")
+	issuer, holder := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256")
+	token, free := boundToken(t, issuer, holder, nil), issuer.Sign(t, issuer.Header(), claims(testIssuer, nil))
+	metrics := meter.New()
+	shared := func(c *Config) {
+		c.DPoP.ReplayRedis = &redis.Config{Server: redis.Server{Address: server.Address, PasswordFile: password}, Timeout: 5 * time.Second}
+	}
+	a, b := newWith(t, Deps{Metrics: metrics}, shared, issuer), newWith(t, Deps{}, shared, issuer)
+	show := func(at *Authenticator, proof string) error {
+		_, err := at.Authenticate(t.Context(), proven(token, proof))
+		return err
+	}
+	proof := prove(t, holder, token, nil, nil)
+	if err := show(a, proof); err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]*Authenticator{"one replica": a, "the other": b} {
+		if err := show(at, proof); !errors.Is(err, dpop.ErrProof) || errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("again at %s: %v, want ErrProof", name, err)
+		}
+	}
+	server.Kill()
+	fresh := prove(t, holder, token, nil, nil)
+	for range 2 {
+		if err := show(a, fresh); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("without Redis: %v, want ErrUnavailable", err)
+		}
+	}
+	if err := show(a, prove(t, josetest.New(t, "", "ES256"), token, nil, nil)); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("a proof of the wrong key, without Redis: %v, want ErrInvalid", err)
+	}
+	if _, err := a.Authenticate(t.Context(), &authn.Request{Authorization: "Bearer " + free, Now: testNow}); err != nil {
+		t.Errorf("a token that is not bound, without Redis: %v", err)
+	}
+	server.Restart()
+	if !eventually(t, 20*time.Second, func() bool { return show(a, fresh) == nil }) {
+		t.Error("once Redis is back nothing is accepted")
+	}
+	if !eventually(t, 20*time.Second, func() bool { return !errors.Is(show(b, fresh), authn.ErrUnavailable) }) || !errors.Is(show(b, fresh), dpop.ErrProof) {
+		t.Errorf("at the other, once Redis is back: %v, want ErrProof", show(b, fresh))
+	}
+	if n := metertest.Counts(metrics)["sallyport.dpop.proofs authenticator=corp,outcome=unavailable"]; n < 2 {
+		t.Errorf("counted %d that could not be told, want at least 2", n)
+	}
+	if !slices.Contains(a.Files(), password) {
+		t.Errorf("files %q, want the password among them", a.Files())
+	}
+	if err := os.Remove(password); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Reload(t.Context()); err == nil {
+		t.Error("a password that is not there was read")
 	}
 }
 

@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,8 +19,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/engine/meter/metertest"
@@ -32,6 +28,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // shelf is a web server with the records of split tokens.
@@ -404,51 +402,14 @@ func TestSplitTokenCredentials(t *testing.T) {
 	}
 }
 
-// redisServer is a real Redis with a password.
-func redisServer(t *testing.T) (address string, stop func()) {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed, which this test runs; do it with: make deps")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	l.Close()
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(), "--requirepass", "s3cret")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-	}
-	t.Cleanup(stop)
-	return address, stop
-}
-
 // TestSplitTokenInRedis looks records up in a real Redis, which lets them end.
 func TestSplitTokenInRedis(t *testing.T) {
-	address, stop := redisServer(t)
-	password := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(password, []byte("s3cret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	writer := redis.NewClient(&redis.Options{Addr: address, Password: "s3cret", DialerRetries: 1})
-	defer writer.Close()
-	if !eventually(t, 20*time.Second, func() bool { return writer.Ping(t.Context()).Err() == nil }) {
-		t.Fatal("Redis does not answer")
-	}
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	writer := server.Client()
 	c := splittoken.Default()
-	c.Redis = &splittoken.RedisConfig{Address: address, PasswordFile: password, Prefix: "split:"}
+	c.Redis = &splittoken.RedisConfig{
+		Server: redis.Server{Address: server.Address, PasswordFile: server.File("password", redistest.Password+"\n")}, Prefix: "split:",
+	}
 	c.Timeout = 20 * time.Second // the machine may be slow
 	key := josetest.New(t, "k1", "RS256")
 	a := splitting(t, Deps{}, &c, key)
@@ -470,7 +431,7 @@ func TestSplitTokenInRedis(t *testing.T) {
 		t.Errorf("a record that has ended: %v, want ErrForeign", err)
 	}
 	carol := store("carol", time.Hour)
-	stop()
+	server.Kill()
 	if _, err := present(t, a, carol); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("without Redis: %v, want ErrUnavailable", err)
 	}

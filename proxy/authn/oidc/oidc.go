@@ -192,18 +192,13 @@ func (a *Authenticator) paths() []string {
 func (a *Authenticator) Run(ctx context.Context) error {
 	defer a.provider.client.Close()
 	if s, ok := a.store.(*session.Shared); ok {
-		// Requests that began before a reload still need it.
-		defer time.AfterFunc(retired, func() { _ = s.Close() })
+		defer s.Retire()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.provider.run(ctx); return nil })
 	g.Go(func() error { return a.verifier.Run(ctx) })
 	return g.Wait()
 }
-
-// retired is how long the connections to Redis of a configuration that was replaced
-// stay open.
-const retired = 2 * time.Minute
 
 // Prime asks the provider for its metadata and keys.
 func (a *Authenticator) Prime(ctx context.Context) error {
