@@ -68,7 +68,7 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 	a.seen.Inherit(prev.seen)
 	for i := range a.sources {
 		for j := range prev.sources {
-			a.sources[i].Inherit(prev.sources[j].Keys)
+			a.sources[i].Inherit(prev.sources[j].Ring)
 		}
 	}
 }

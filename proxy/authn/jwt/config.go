@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/keyring"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 )
@@ -196,10 +197,12 @@ func (c Config) validateIssuer() error {
 	return nil
 }
 
-// sameSource reports whether the key sets of c and o come from the same place.
-func (c Config) sameSource(o Config) bool {
-	return c.Issuer == o.Issuer && c.TrustDomain == o.TrustDomain && c.JWKSURL == o.JWKSURL && c.JWKSFile == o.JWKSFile &&
-		c.JWKSTokenFile == o.JWKSTokenFile && c.CAFile == o.CAFile && c.InsecureHTTP == o.InsecureHTTP
+// source is where the key set is.
+func (c Config) source() keyring.Source {
+	return keyring.Source{
+		Issuer: c.Issuer, File: c.JWKSFile, URL: c.JWKSURL, CAFile: c.CAFile, TokenFile: c.JWKSTokenFile,
+		InsecureHTTP: c.InsecureHTTP, Secrets: true, TrustBundle: c.TrustDomain != "", RefreshInterval: c.RefreshInterval,
+	}
 }
 
 func (c Config) discovers() bool { return c.JWKSURL == "" && c.JWKSFile == "" }

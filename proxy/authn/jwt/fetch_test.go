@@ -6,9 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -18,8 +15,8 @@ import (
 
 func TestDiscovery(t *testing.T) {
 	key := josetest.New(t, "k1", "ES256")
-	is := newIssuer(t, key)
-	c := is.config()
+	is := josetest.NewIssuer(t, key)
+	c := configOf(is)
 	c.JWKSURL = ""
 	a := start(t, c)
 	if err := a.Prime(t.Context()); err != nil {
@@ -94,7 +91,7 @@ func TestFetchRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer a.fetcher.client.Close()
+			defer finish(t, a)
 			if err := a.Prime(t.Context()); (err == nil) != tt.ok {
 				t.Fatalf("Prime: %v, want good: %v", err, tt.ok)
 			}
@@ -111,40 +108,6 @@ func TestFetchRefused(t *testing.T) {
 	}
 }
 
-// TestDiscoveredURL: the metadata cannot talk us into an insecure fetch, which
-// would fail in this test anyway, hence the look at the reason.
-func TestDiscoveredURL(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintf(w, `{"issuer":"http://%s","jwks_uri":"http://idp.invalid/keys"}`, r.Host)
-	}))
-	defer server.Close()
-	for insecure, want := range map[bool]string{false: "not loopback", true: "dial"} {
-		f, err := newFetcher(Config{Issuer: server.URL, InsecureHTTP: insecure})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.load(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("insecure_http %v: got %v, want an error with %q", insecure, err, want)
-		}
-		f.client.Close()
-	}
-}
-
-// TestUnknownKidsAreBounded: what strangers send takes a bounded place.
-func TestUnknownKidsAreBounded(t *testing.T) {
-	r := ring(t, nil)
-	for i := range 5 * maxUnknown {
-		r.remember(fmt.Sprint(i))
-	}
-	r.remember(strings.Repeat("x", maxKid+1))
-	if n := len(r.unknown); n > maxUnknown {
-		t.Errorf("%d kids are remembered, want at most %d", n, maxUnknown)
-	}
-	if _, long := r.unknown[strings.Repeat("x", maxKid+1)]; long {
-		t.Error("a long kid is remembered")
-	}
-}
-
 // spaces is an endless reader of white space.
 type spaces struct{}
 
@@ -153,51 +116,4 @@ func (spaces) Read(p []byte) (int, error) {
 		p[i] = ' '
 	}
 	return len(p), nil
-}
-
-// TestJWKSToken: a key set that is not public is fetched with the token that the file
-// holds at that time.
-func TestJWKSToken(t *testing.T) {
-	key := josetest.New(t, "k1", "ES256")
-	is := newIssuer(t, key)
-	good := josetest.JWKS(t, key)
-	var known atomic.Value
-	known.Store("first")
-	is.answer(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer "+known.Load().(string) {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		_, _ = io.WriteString(w, good)
-	})
-	c := is.config()
-	c.JWKSTokenFile = filepath.Join(t.TempDir(), "token")
-	if _, err := New("corp", c, Deps{}); err == nil {
-		t.Error("New returned no error although the token is missing")
-	}
-	hold := func(text string) {
-		if err := os.WriteFile(c.JWKSTokenFile, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	hold("first\n")
-	a := start(t, c)
-	if err := a.Prime(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
-		t.Error(err)
-	}
-	known.Store("second")
-	if err := a.keys.refresh(t.Context()); err == nil {
-		t.Error("the old token was accepted")
-	}
-	hold("second")
-	if err := a.keys.refresh(t.Context()); err != nil {
-		t.Error(err)
-	}
-	hold("two words")
-	if err := a.keys.refresh(t.Context()); err == nil {
-		t.Error("a file that is no token was used")
-	}
 }

@@ -1,14 +1,9 @@
 package jwt
 
 import (
-	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,41 +12,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
-// issuer is a real HTTP server with metadata and a key set that tests replace.
-type issuer struct {
-	*httptest.Server
-	fetches atomic.Int64 // of the key set
-	keys    atomic.Value // http.HandlerFunc
-}
-
-func newIssuer(t testing.TB, signers ...*josetest.Signer) *issuer {
-	t.Helper()
-	is := &issuer{}
-	is.publish(t, signers...)
-	mux := http.NewServeMux()
-	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
-		is.fetches.Add(1)
-		is.keys.Load().(http.HandlerFunc)(w, r)
-	})
-	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, is.URL, is.URL+"/keys")
-	})
-	is.Server = httptest.NewServer(mux)
-	t.Cleanup(is.Close)
-	return is
-}
-
-// publish replaces the key set.
-func (is *issuer) publish(t testing.TB, signers ...*josetest.Signer) {
-	t.Helper()
-	body := josetest.JWKS(t, signers...)
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
-}
-
-func (is *issuer) answer(f http.HandlerFunc) { is.keys.Store(f) }
-
-// config returns the configuration for the issuer's tokens.
-func (is *issuer) config() Config {
+// configOf returns the configuration for the issuer's tokens.
+func configOf(is *josetest.Issuer) Config {
 	c := Default()
 	c.Issuer, c.Audiences, c.JWKSURL = is.URL, []string{"orders-api"}, is.URL+"/keys"
 	return c

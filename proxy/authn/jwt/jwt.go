@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/keyring"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
@@ -37,8 +37,7 @@ type Authenticator struct {
 	foreign *foreign
 	flights *flights
 	limiter *limit.Limiter
-	keys    *keyring
-	fetcher *fetcher // nil with jwks_file
+	keys    *keyring.Ring
 	// possession is what tokens that are bound ask of their senders.
 	possession *Possession
 	openers    atomic.Pointer[[]*jose.DecryptionKey]
@@ -80,43 +79,14 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
-	if a.keys, err = newKeyring(name, c, deps); err != nil {
+	if a.keys, err = keyring.New(name, c.source(), deps.keyring()); err != nil {
 		return nil, err
 	}
-	if c.JWKSFile != "" {
-		a.keys.load = func(context.Context) ([]byte, error) { return loadFile(c.JWKSFile) }
-		if err := a.keys.refresh(context.Background()); err != nil {
-			return nil, err
-		}
-		return a, nil
-	}
-	if a.fetcher, err = newFetcher(c); err != nil {
-		return nil, err
-	}
-	a.keys.load = a.fetcher.load
 	return a, nil
 }
 
-func newKeyring(name string, c Config, deps Deps) (*keyring, error) {
-	fetches, err := newFetchCounter(deps.Meter, name)
-	if err != nil {
-		return nil, err
-	}
-	r := &keyring{
-		secrets: c.JWKSFile != "", bundle: c.TrustDomain != "", remote: c.JWKSFile == "", interval: c.RefreshInterval,
-		now: deps.Now, logger: deps.Logger, fetches: fetches,
-		wake:    make(chan struct{}, 1),
-		demand:  rate.NewLimiter(rate.Every(demandInterval), demandBurst),
-		unknown: make(map[string]time.Time),
-	}
-	if r.now == nil {
-		r.now = time.Now
-	}
-	if r.logger == nil {
-		r.logger = slog.New(slog.DiscardHandler)
-	}
-	r.logger = r.logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer))
-	return r, nil
+func (d Deps) keyring() keyring.Deps {
+	return keyring.Deps{Logger: d.Logger, Meter: d.Meter, Now: d.Now}
 }
 
 // Authenticate returns the identity of the token in the Authorization header.
@@ -233,7 +203,7 @@ func (a *Authenticator) verifySignature(ctx context.Context, t *jose.JWS, client
 		a.verified(ctx, outcomeLimited)
 		return nil, err
 	}
-	k, err := a.keys.verify(ctx, t, a.allowed)
+	k, err := a.keys.Verify(ctx, t, a.allowed)
 	switch {
 	case errors.Is(err, authn.ErrSignature):
 		a.limiter.Charge(client, now)

@@ -77,20 +77,20 @@ func TestFilesThatStopTheStart(t *testing.T) {
 // TestPrivateCA: the issuer's server is verified, with ca_file as it is now.
 func TestPrivateCA(t *testing.T) {
 	key := josetest.New(t, "k1", "ES256")
-	is := newIssuer(t, key)
+	is := josetest.NewIssuer(t, key)
 	ca := certstest.NewCA(t, "issuer CA")
 	server := httptest.NewUnstartedServer(is.Config.Handler)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, "idp", nil)}, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	defer server.Close()
-	c := is.config()
+	c := configOf(is)
 	c.JWKSURL, c.CAFile = server.URL+"/keys", filepath.Join(t.TempDir(), "ca.pem")
 	certstest.Write(t, c.CAFile, certstest.NewCA(t, "issuer CA").PEM()) // the same name and another key
 	a, err := New("corp", c, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.fetcher.client.Close()
+	defer finish(t, a)
 	if err := a.Prime(t.Context()); err == nil {
 		t.Error("the keys were taken from a server that is not verified")
 	}
@@ -109,8 +109,8 @@ func TestPrivateCA(t *testing.T) {
 // TestRunEnds: Run returns nil when its context ends, whatever it does.
 func TestRunEnds(t *testing.T) {
 	key := josetest.New(t, "k1", "ES256")
-	is := newIssuer(t, key)
-	a := start(t, is.config()) // the cleanup waits for Run
+	is := josetest.NewIssuer(t, key)
+	a := start(t, configOf(is)) // the cleanup waits for Run
 	if !eventually(t, 5*time.Second, func() bool { return a.Status().Keys == 1 }) {
 		t.Error("Run did not fetch the keys")
 	}
@@ -125,12 +125,12 @@ func TestRunEnds(t *testing.T) {
 // TestInherit: a reload of the configuration while the issuer is down.
 func TestInherit(t *testing.T) {
 	key := josetest.New(t, "k1", "ES256")
-	is := newIssuer(t, key)
-	prev := start(t, is.config())
+	is := josetest.NewIssuer(t, key)
+	prev := start(t, configOf(is))
 	if err := prev.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	token := key.Sign(t, key.Header(), claims(is.URL, nil))
 	for _, tt := range []struct {
 		name   string
@@ -143,7 +143,7 @@ func TestInherit(t *testing.T) {
 		{"other issuer", func(c *Config) { c.Issuer = "https://other.example" }, authn.ErrForeign},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := is.config()
+			c := configOf(is)
 			tt.change(&c)
 			a, err := New("corp", c, Deps{})
 			if err != nil {
@@ -153,7 +153,7 @@ func TestInherit(t *testing.T) {
 			if _, err := present(t, a, token); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
-			if s := a.Status(); (s.Keys == 1) != c.sameSource(is.config()) || (s.Keys == 1) == s.Fetched.IsZero() {
+			if s := a.Status(); (s.Keys == 1) != (c.source() == configOf(is).source()) || (s.Keys == 1) == s.Fetched.IsZero() {
 				t.Errorf("status is %+v", s)
 			}
 		})

@@ -200,8 +200,8 @@ func TestSVIDRotation(t *testing.T) {
 // TestSVIDBundleEndpoint fetches the bundle.
 func TestSVIDBundleEndpoint(t *testing.T) {
 	es := josetest.New(t, "es", "ES256")
-	is := newIssuer(t)
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, bundle(t, es)) })
+	is := josetest.NewIssuer(t)
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, bundle(t, es)) })
 	c := Default()
 	c.TrustDomain, c.Audiences, c.JWKSURL = "example.org", []string{"orders-api"}, is.URL+"/keys"
 	a, err := New("mesh", c, Deps{})

@@ -15,12 +15,12 @@ import (
 // TestVerifier: what is common to every use of an issuer's JWTs, and no more.
 func TestVerifier(t *testing.T) {
 	key, other := josetest.New(t, "k1", "ES256"), josetest.New(t, "k1", "ES256")
-	is := newIssuer(t, key)
+	is := josetest.NewIssuer(t, key)
 	v, err := NewVerifier("corp", Source{Issuer: is.URL, JWKSURL: is.URL + "/keys", Algorithms: []string{"ES256"}}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.fetcher.client.Close()
+	defer finish(t, v)
 	header := key.Header()
 	header["typ"] = "application/Token-Introspection+JWT"
 	good := key.Sign(t, header, map[string]any{"iss": is.URL, "token_introspection": map[string]any{"active": true}})
@@ -47,7 +47,7 @@ func TestVerifier(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrInvalid", name, err)
 		}
 	}
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	if _, err := v.Verify(t.Context(), good); err != nil {
 		t.Errorf("while the issuer is down: %v", err)
 	}

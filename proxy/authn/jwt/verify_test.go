@@ -56,7 +56,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Run(alg+"/signature", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := a.keys.verify(b.Context(), t, a.allowed); err != nil {
+				if _, err := a.keys.Verify(b.Context(), t, a.allowed); err != nil {
 					b.Fatal(err)
 				}
 			}

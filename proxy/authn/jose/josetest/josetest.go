@@ -1,4 +1,4 @@
-// Package josetest makes keys, key sets and signed tokens for tests. It signs with the
+// Package josetest makes keys, key sets, signed tokens and issuers for tests. It signs with the
 // standard library, so that what is tested and what tests have no code in common.
 package josetest
 

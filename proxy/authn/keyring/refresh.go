@@ -1,4 +1,4 @@
-package jwt
+package keyring
 
 import (
 	"context"
@@ -15,13 +15,14 @@ const (
 	maxLateRetry  = 30 * time.Second
 )
 
-// run renews the key set until ctx ends.
-func (r *keyring) run(ctx context.Context) error {
-	if !r.remote {
+// Run renews the key set until ctx ends, and returns nil then.
+func (r *Ring) Run(ctx context.Context) error {
+	if r.fetcher == nil {
 		<-ctx.Done()
 		return nil
 	}
-	_ = r.prime(ctx) // an error is logged, counted and kept for the answers of requests
+	defer r.fetcher.client.Close()
+	_ = r.Prime(ctx) // an error is logged, counted and kept for the answers of requests
 	timer := time.NewTimer(r.delay())
 	defer timer.Stop()
 	for {
@@ -38,13 +39,13 @@ func (r *keyring) run(ctx context.Context) error {
 
 // delay is the time until the next fetch, a little at random so that gateways
 // started together do not ask together.
-func (r *keyring) delay() time.Duration {
+func (r *Ring) delay() time.Duration {
 	r.mu.Lock()
 	failures := r.failures
 	r.mu.Unlock()
-	d := r.interval
+	d := r.source.RefreshInterval
 	if failures > 0 {
-		d = min(backoff(failures), r.interval)
+		d = min(backoff(failures), r.source.RefreshInterval)
 	}
 	return d - time.Duration(rand.Int64N(int64(d)/10+1)) //nolint:gosec // spreads load; nothing secret
 }

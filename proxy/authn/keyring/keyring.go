@@ -1,4 +1,4 @@
-package jwt
+package keyring
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -28,18 +29,52 @@ const (
 	demandWait = 2 * time.Second
 )
 
-// keyring holds the issuer's newest good key set and gets newer ones: in
-// intervals, with backoff while the issuer is down, and on demand of a token
-// with an unknown key. One goroutine, in run, does all that while serving.
-type keyring struct {
-	load     func(context.Context) ([]byte, error)
-	secrets  bool // the set may hold shared secrets
-	bundle   bool // the set is a SPIFFE trust bundle
-	interval time.Duration
-	remote   bool // worth asking again: not a file
-	now      func() time.Time
-	logger   *slog.Logger
-	fetches  func(ctx context.Context, outcome string)
+// Source says whose keys they are and where they are had.
+type Source struct {
+	// Issuer is whose keys they are. Without File and URL its metadata say where the set is
+	// (OpenID Connect Discovery 1.0 section 4).
+	Issuer string
+	// File holds a key set, or a single key.
+	File string
+	URL  string
+	// CAFile has the PEM certificates that the server is verified with instead of the
+	// system's.
+	CAFile string
+	// TokenFile has a bearer token for a URL that is not public.
+	TokenFile string
+	// InsecureHTTP allows metadata to name an http:// URL.
+	InsecureHTTP bool
+	// Secrets allows shared secrets in File.
+	Secrets bool
+	// TrustBundle says that it is the bundle of a SPIFFE trust domain.
+	TrustBundle bool
+	// RefreshInterval is the time between two fetches.
+	RefreshInterval time.Duration
+}
+
+// same reports whether the keys of s and o come from the same place.
+func (s Source) same(o Source) bool {
+	s.RefreshInterval = o.RefreshInterval
+	return s == o
+}
+
+// Deps is what a Ring uses of the process. The zero value logs and counts nothing.
+type Deps struct {
+	Logger *slog.Logger
+	Meter  metric.Meter
+	Now    func() time.Time // the clock of fetches
+}
+
+// Ring holds the newest good key set of an issuer and gets newer ones: in intervals, with
+// backoff while the issuer is down, and on demand of a token with an unknown key. One
+// goroutine, in Run, does all that while serving. It is safe for concurrent use.
+type Ring struct {
+	source  Source
+	load    func(context.Context) ([]byte, error)
+	fetcher *fetcher // nil for a file, which is not worth asking again
+	now     func() time.Time
+	logger  *slog.Logger
+	fetches func(ctx context.Context, outcome string)
 
 	current  atomic.Pointer[jose.KeySet]
 	fetching sync.Mutex    // held during a fetch
@@ -55,9 +90,40 @@ type keyring struct {
 	fetched  time.Time // last good fetch
 }
 
-// verify returns the key that signed t. The error is authn.ErrInvalid or
-// authn.ErrUnavailable.
-func (r *keyring) verify(ctx context.Context, t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key, error) {
+// New makes the ring of the authenticator that the configuration calls name. It reads a
+// file, and an unreadable one is an error; it fetches nothing: that is for Prime and Run.
+func New(name string, s Source, deps Deps) (*Ring, error) {
+	fetches, err := newFetchCounter(deps.Meter, name)
+	if err != nil {
+		return nil, err
+	}
+	r := &Ring{
+		source: s, now: deps.Now, logger: deps.Logger, fetches: fetches,
+		wake:    make(chan struct{}, 1),
+		demand:  rate.NewLimiter(rate.Every(demandInterval), demandBurst),
+		unknown: make(map[string]time.Time),
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if r.logger == nil {
+		r.logger = slog.New(slog.DiscardHandler)
+	}
+	r.logger = r.logger.With(slog.String("authenticator", name), slog.String("issuer", s.Issuer))
+	if s.File != "" {
+		r.load = func(context.Context) ([]byte, error) { return loadFile(s.File) }
+		return r, r.refresh(context.Background())
+	}
+	if r.fetcher, err = newFetcher(s); err != nil {
+		return nil, err
+	}
+	r.load = r.fetcher.load
+	return r, nil
+}
+
+// Verify returns the key that signed t by one of the algorithms allowed. The error is
+// authn.ErrInvalid or authn.ErrUnavailable.
+func (r *Ring) Verify(ctx context.Context, t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key, error) {
 	if _, ok := allowed[t.Algorithm]; !ok {
 		return nil, fmt.Errorf("%w: algorithm %.64q is not accepted", authn.ErrInvalid, t.Algorithm)
 	}
@@ -77,7 +143,7 @@ func (r *keyring) verify(ctx context.Context, t *jose.JWS, allowed map[string]jo
 	return k, err
 }
 
-func (r *keyring) try(t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key, error) {
+func (r *Ring) try(t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key, error) {
 	set := r.current.Load()
 	if set == nil {
 		return nil, fmt.Errorf("%w: %w: there is no key set yet: %w", authn.ErrUnavailable, jose.ErrUnknownKey, r.lastError())
@@ -93,7 +159,7 @@ func (r *keyring) try(t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key
 	return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrInvalid, t.KeyID, err)
 }
 
-func (r *keyring) lastError() error {
+func (r *Ring) lastError() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lastErr == nil && r.current.Load() == nil {
@@ -106,7 +172,7 @@ func (r *keyring) lastError() error {
 // be had, and reports whether one ended. On error one is still going on, and it may
 // bring kid; without a fetch there is no error, or made-up kids that use up what may be
 // fetched would make everybody unsure.
-func (r *keyring) await(ctx context.Context, kid string) (bool, error) {
+func (r *Ring) await(ctx context.Context, kid string) (bool, error) {
 	round := r.ask(kid)
 	if round == nil {
 		return false, nil
@@ -125,12 +191,12 @@ func (r *keyring) await(ctx context.Context, kid string) (bool, error) {
 
 // ask returns what is closed when a fetch ended that may bring kid; nil if none
 // is to be made for it.
-func (r *keyring) ask(kid string) <-chan struct{} {
+func (r *Ring) ask(kid string) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
 	switch {
-	case !r.remote:
+	case r.fetcher == nil:
 		return nil
 	case r.current.Load() == nil:
 		return r.inflight // the first one; between two attempts there is none to wait for
@@ -152,7 +218,7 @@ func (r *keyring) ask(kid string) <-chan struct{} {
 }
 
 // remember keeps that a fetch did not bring kid.
-func (r *keyring) remember(kid string) {
+func (r *Ring) remember(kid string) {
 	if len(kid) > maxKid {
 		return
 	}
@@ -165,14 +231,16 @@ func (r *keyring) remember(kid string) {
 }
 
 // refresh gets the key set once. On error the old one stays.
-func (r *keyring) refresh(ctx context.Context) error {
+func (r *Ring) refresh(ctx context.Context) error {
 	r.fetching.Lock()
 	defer r.fetching.Unlock()
 	return r.fetch(ctx)
 }
 
-// prime gets the key set if there is none, also when somebody else is at it.
-func (r *keyring) prime(ctx context.Context) error {
+// Prime gets the key set once, if there is none, also when somebody else is at it. An
+// error is no reason not to start: until the keys are there, Verify is
+// authn.ErrUnavailable.
+func (r *Ring) Prime(ctx context.Context) error {
 	r.fetching.Lock()
 	defer r.fetching.Unlock()
 	if r.current.Load() != nil {
@@ -181,25 +249,28 @@ func (r *keyring) prime(ctx context.Context) error {
 	return r.fetch(ctx)
 }
 
-func (r *keyring) fetch(ctx context.Context) error {
+func (r *Ring) fetch(ctx context.Context) error {
 	done := r.begin()
 	data, err := r.load(ctx)
 	var set *jose.KeySet
 	switch {
 	case err != nil:
-	case r.bundle:
+	case r.source.TrustBundle:
 		set, err = jose.ParseTrustBundle(data)
 	default:
-		set, err = jose.ParseKeySet(data, r.secrets)
+		set, err = jose.ParseKeySet(data, r.source.Secrets && r.fetcher == nil)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		r.install(ctx, set)
+	case r.source.File != "":
+		err = fmt.Errorf("%s: %w", r.source.File, err)
 	}
 	r.end(ctx, done, err)
 	return err
 }
 
-func (r *keyring) begin() chan struct{} {
+func (r *Ring) begin() chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	done := r.next
@@ -210,7 +281,7 @@ func (r *keyring) begin() chan struct{} {
 	return done
 }
 
-func (r *keyring) end(ctx context.Context, done chan struct{}, err error) {
+func (r *Ring) end(ctx context.Context, done chan struct{}, err error) {
 	r.mu.Lock()
 	r.inflight, r.lastErr = nil, err
 	if err == nil {
@@ -231,7 +302,7 @@ func (r *keyring) end(ctx context.Context, done chan struct{}, err error) {
 }
 
 // install makes set the current one and ends the keys that it no longer has.
-func (r *keyring) install(ctx context.Context, set *jose.KeySet) {
+func (r *Ring) install(ctx context.Context, set *jose.KeySet) {
 	prev := r.current.Load()
 	gone := set.Succeed(prev)
 	r.current.Store(set)

@@ -1,4 +1,4 @@
-package jwt
+package keyring
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,16 +18,13 @@ const fetchTimeout = 5 * time.Second // for discovery and key set together
 
 // fetcher gets an issuer's key set over HTTP.
 type fetcher struct {
-	issuer   string
-	url      string // empty: discovered from issuer
-	token    string // file with a bearer token for url; empty: none is shown
-	insecure bool
-	client   *fetch.Client
+	source Source
+	client *fetch.Client
 }
 
-func newFetcher(c Config) (*fetcher, error) {
-	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: 2})
-	f := &fetcher{issuer: c.Issuer, url: c.JWKSURL, token: c.JWKSTokenFile, insecure: c.InsecureHTTP, client: client}
+func newFetcher(s Source) (*fetcher, error) {
+	client, err := fetch.New(fetch.Config{Whose: "issuer " + s.Issuer, CAFile: s.CAFile, Connections: 2})
+	f := &fetcher{source: s, client: client}
 	if err == nil {
 		_, err = f.ownToken()
 	}
@@ -35,16 +33,16 @@ func newFetcher(c Config) (*fetcher, error) {
 
 // ownToken reads the token that the server of the key set is shown, empty for none.
 func (f *fetcher) ownToken() (string, error) {
-	if f.token == "" {
+	if f.source.TokenFile == "" {
 		return "", nil
 	}
-	data, err := os.ReadFile(f.token)
+	data, err := os.ReadFile(f.source.TokenFile)
 	if err != nil {
-		return "", fmt.Errorf("read token for the key set of %s: %w", f.issuer, err)
+		return "", fmt.Errorf("read token for the key set of %s: %w", f.source.Issuer, err)
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsAny(token, " \t\r\n") {
-		return "", fmt.Errorf("read token for the key set of %s: %s does not hold one token", f.issuer, f.token)
+		return "", fmt.Errorf("read token for the key set of %s: %s does not hold one token", f.source.Issuer, f.source.TokenFile)
 	}
 	return token, nil
 }
@@ -53,16 +51,16 @@ func (f *fetcher) ownToken() (string, error) {
 func (f *fetcher) load(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	url := f.url
+	url := f.source.URL
 	if url == "" {
 		var err error
 		if url, err = f.discover(ctx); err != nil {
-			return nil, fmt.Errorf("discover key set of %s: %w", f.issuer, err)
+			return nil, fmt.Errorf("discover key set of %s: %w", f.source.Issuer, err)
 		}
 	}
 	data, err := f.get(ctx, url)
 	if err != nil {
-		return nil, fmt.Errorf("fetch key set of %s: %w", f.issuer, err)
+		return nil, fmt.Errorf("fetch key set of %s: %w", f.source.Issuer, err)
 	}
 	return data, nil
 }
@@ -71,7 +69,7 @@ func (f *fetcher) load(ctx context.Context) ([]byte, error) {
 // The issuer named there must be ours to the letter (section 4.3): otherwise one
 // tenant of a provider could answer for another.
 func (f *fetcher) discover(ctx context.Context) (string, error) {
-	data, err := f.get(ctx, strings.TrimSuffix(f.issuer, "/")+"/.well-known/openid-configuration")
+	data, err := f.get(ctx, strings.TrimSuffix(f.source.Issuer, "/")+"/.well-known/openid-configuration")
 	if err != nil {
 		return "", err
 	}
@@ -79,14 +77,14 @@ func (f *fetcher) discover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("metadata: %w", err)
 	}
-	if metadata["issuer"] != f.issuer {
+	if metadata["issuer"] != f.source.Issuer {
 		return "", fmt.Errorf("metadata is of issuer %.64q", metadata["issuer"])
 	}
 	url, ok := metadata["jwks_uri"].(string)
 	if !ok {
 		return "", errors.New("metadata has no jwks_uri")
 	}
-	if err := fetch.CheckURL(url, f.insecure); err != nil {
+	if err := fetch.CheckURL(url, f.source.InsecureHTTP); err != nil {
 		return "", fmt.Errorf("jwks_uri %.64q %w", url, err)
 	}
 	return url, nil
@@ -116,12 +114,20 @@ func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
 	return fetch.Read(resp.Body, jose.MaxKeySet, url)
 }
 
-// loadFile reads the key set from a file.
+// loadFile reads a file, and makes a set of a single key.
 func loadFile(name string) ([]byte, error) {
 	f, err := os.Open(name) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // nothing is written
-	return fetch.Read(f, jose.MaxKeySet, name)
+	data, err := fetch.Read(f, jose.MaxKeySet, name)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := jose.Object(data)
+	if _, set := doc["keys"]; err != nil || doc["kty"] == nil || set {
+		return data, nil // for who reads the set to say what is wrong
+	}
+	return slices.Concat([]byte(`{"keys":[`), data, []byte(`]}`)), nil
 }
