@@ -102,15 +102,26 @@ func (p *providerPage) write(t *testing.T, config map[string]any, jwks []byte) (
 // sallyport runs a verb and returns what it prints.
 func sallyport(t *testing.T, args ...string) string {
 	t.Helper()
-	var out, stderr bytes.Buffer
+	out, problems := tryVerb(t, args...)
+	if problems != "" {
+		t.Fatalf("sallyport %s: %s", strings.Join(args, " "), problems)
+	}
+	return out
+}
+
+// tryVerb runs a verb and returns what it prints, and what it ended with if that is
+// an error.
+func tryVerb(t *testing.T, args ...string) (out, problems string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
 	cmd := root()
 	cmd.SetArgs(args)
-	cmd.SetOut(&out)
+	cmd.SetOut(&stdout)
 	cmd.SetErr(&stderr)
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
-		t.Fatalf("sallyport %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+		problems = err.Error() + "\n" + stderr.String()
 	}
-	return out.String()
+	return stdout.String(), problems
 }
 
 func providerNames(t *testing.T) []string {

@@ -48,8 +48,8 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 			if h.Name == "proxy-authorization" || !r.Config.ForwardsCredentials() && j.ends(h.Name) {
 				continue
 			}
-			if h.Name == "cookie" && (len(cookies) > 0 || strings.Contains(h.Value, "sallyport-")) {
-				if h.Value = withoutCookies(h.Value, cookies); h.Value == "" {
+			if h.Name == "cookie" {
+				if h.Value = authn.WithoutCookies(h.Value, cookies); h.Value == "" {
 					continue
 				}
 			}
@@ -173,6 +173,21 @@ func clientScheme(a *Arrival, trusted bool) string {
 		}
 	}
 	return scheme(a)
+}
+
+// clientHost is the host that the client asked for, with its port if it named one, as far
+// as trusted peers say. Of several proxies that added theirs, the last is the one that we
+// trust. Routes, the policy and the upstream go by Host nevertheless: it is what the
+// proxy asks for.
+func (s *shape) clientHost(a *Arrival, trusted bool) string {
+	if trusted {
+		v := a.header("x-forwarded-host")
+		v = strings.Trim(v[strings.LastIndexByte(v, ',')+1:], " \t")
+		if _, _, err := splitHost(v); err == nil {
+			return v
+		}
+	}
+	return s.hostport
 }
 
 // source finds the client: from the end of the chain that trusted peers

@@ -245,7 +245,7 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
 	in.Request.ContentType = a.header("content-type")
 	c.caller(a, trusted)
-	if e := j.endpoint(s); e != nil {
+	if e := j.endpoint(&c.who); e != nil {
 		return c.serve(ctx, e)
 	}
 	if err := j.route(a, s, v); err != nil {
@@ -383,7 +383,7 @@ func (j *Judge) refuse(v *Verdict, err error) {
 		v.Answer.set("allow", m.allowed)
 	}
 	if l := (*authn.TooManyError)(nil); errors.As(err, &l) {
-		v.Answer.limit("credentials", l)
+		v.Answer.limit(l)
 	}
 }
 

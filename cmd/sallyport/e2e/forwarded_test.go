@@ -94,7 +94,9 @@ decision := {"allow": true, "response": {"set_headers": {"x-who": input.identity
 		if status != tt.status || status == 200 && who != cart {
 			t.Errorf("%s: status %d as %q, want %d", name, status, who, tt.status)
 		}
-	}	// On a route that looks at tokens only, the upstream hears of the client's certificate
+	}
+
+	// On a route that looks at tokens only, the upstream hears of the client's certificate
 	// from the proxy, and from nobody else.
 	for name, tt := range map[string]struct {
 		cert *tls.Certificate

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // Config says whose signatures count, and what they must hold.
@@ -103,6 +104,9 @@ type Nonce struct {
 	// when so many come within max_age and twice the leeway, further ones get 503. Each
 	// process remembers its own.
 	ReplayEntries int `yaml:"replay_entries"`
+	// ReplayRedis is where replicas tell each other which nonces they saw, so that none
+	// counts at two of them. While it cannot be asked, signatures with a nonce get 503.
+	ReplayRedis *redis.Config `yaml:"replay_redis"`
 }
 
 const (
@@ -231,7 +235,7 @@ func (c Config) validateLimits() error {
 	if c.Nonce.ReplayEntries < 1 || c.Nonce.ReplayEntries > 1<<24 {
 		errs = append(errs, setting.Problemf("nonce.replay_entries", "%d is not between 1 and %d", c.Nonce.ReplayEntries, 1<<24))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, setting.Under("nonce.replay_redis", c.Nonce.ReplayRedis.Validate()))...)
 }
 
 func (c Config) validateConsumers() error {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // jwk is the public key as it stands in a proof.
@@ -80,6 +84,10 @@ func boundTo(s *signer) string {
 func TestDPoP(t *testing.T) {
 	p, holder := newIDP(t), newSigner(t)
 	a := start(t, p.config(t))
+	var carrier authn.Carrier = a // what ends at the gateway, also where another credential counts
+	if got := carrier.CredentialHeaders(); !cmp.Equal(got, []string{"dpop"}) {
+		t.Errorf("proofs come in %v", got)
+	}
 	for name, kind := range map[string]any{"DPoP": "DPoP", "dpop": "dpop", "bearer": "Bearer", "absent": nil} {
 		p.says(answerOf(map[string]any{"token_type": kind, "cnf": map[string]any{"jkt": holder.thumbprint()}}))
 		for i := range 2 { // the second time from the cache
@@ -230,6 +238,37 @@ func TestDPoPNonceAndReload(t *testing.T) {
 	proof = holder.prove("token", map[string]any{"nonce": r.Response[0].Value})
 	if _, err := next.Authenticate(t.Context(), proven("DPoP", "token", proof)); err != nil {
 		t.Errorf("with the same nonce after a reload: %v", err)
+	}
+}
+
+// TestDPoPReplicas: a proof that one replica accepted is refused by the other.
+func TestDPoPReplicas(t *testing.T) {
+	p, holder := newIDP(t), newSigner(t)
+	p.says(boundTo(holder))
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	c := p.config(t)
+	c.DPoP.ReplayRedis = &redis.Config{Server: redis.Server{Address: server.Address, PasswordFile: server.File("password", redistest.Password+"\n")}}
+	a, b := start(t, c), start(t, c)
+	proof := holder.prove("token", nil)
+	if _, err := a.Authenticate(t.Context(), proven("DPoP", "token", proof)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Authenticate(t.Context(), proven("DPoP", "token", proof)); !errors.Is(err, dpop.ErrProof) {
+		t.Errorf("at the other: %v, want ErrProof", err)
+	}
+	server.Kill()
+	_, err := b.Authenticate(t.Context(), proven("DPoP", "token", holder.prove("token", nil)))
+	if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("without Redis: %v, want ErrUnavailable", err)
+	}
+	if !slices.Contains(a.Files(), c.DPoP.ReplayRedis.PasswordFile) {
+		t.Errorf("files %q, want the password among them", a.Files())
+	}
+	if err := os.Remove(c.DPoP.ReplayRedis.PasswordFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Reload(t.Context()); err == nil {
+		t.Error("a password that is not there was read")
 	}
 }
 

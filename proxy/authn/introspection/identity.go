@@ -34,6 +34,9 @@ func (a *Authenticator) identityOf(f *facts, now time.Time) (*authz.Identity, er
 	if issuer == "" {
 		issuer = a.config.Issuer // that of the signature
 	}
+	if issuer, err = a.use.issuer(issuer); err != nil {
+		return nil, err
+	}
 	audiences, err := jwt.Strings(m, "aud")
 	if err != nil {
 		return nil, err
@@ -43,10 +46,12 @@ func (a *Authenticator) identityOf(f *facts, now time.Time) (*authz.Identity, er
 		return nil, fmt.Errorf("%w %.64q", authn.ErrAudience, audiences)
 	}
 	id := &authz.Identity{
-		Authenticated: true, Authenticator: a.name, Kind: Kind, Issuer: issuer, Audiences: audiences,
+		Authenticated: true, Authenticator: a.name, Kind: a.use.kind(), Issuer: issuer, Audiences: audiences,
 		Claims: m, TokenHeader: f.header, ExpiresAt: expires,
 	}
-	return id, describe(id, m)
+	err = describe(id, m)
+	a.use.ofClient(id)
+	return id, err
 }
 
 // checkUse refuses what is active and no access token: providers answer questions

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // rules are the claims checks of one Config.
@@ -25,38 +25,39 @@ type rules struct {
 	types       []string // lower case, without "application/"
 	leeway      time.Duration
 	required    map[string][]string
+	optional    []string // claims that unsigned tokens may lack
 	scopes      []string // claims that hold them
 	idTokens    bool
 	use         Use
 }
 
 func newRules(name string, c Config) *rules {
-	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims, idTokens: c.AcceptIDTokens}
+	r := &rules{name: name, issuer: c.Issuer, audiences: c.Audiences, leeway: c.Leeway, required: c.RequiredClaims, scopes: c.ScopeClaims, idTokens: c.AcceptIDTokens, optional: c.InsecureOptionalClaims}
 	if r.trustDomain, r.checkIssuer = c.TrustDomain, c.Issuer != ""; c.Issuer == "" {
 		r.issuer = "spiffe://" + c.TrustDomain
 	}
 	for _, t := range c.TokenTypes {
-		r.types = append(r.types, mediaType(t))
+		r.types = append(r.types, jose.MediaType(t))
 	}
 	return r
 }
 
-// mediaType folds a typ header: it is case-insensitive, and "application/" may
-// be left out (RFC 7515 section 4.1.9).
-func mediaType(typ string) string {
-	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+// mayLack reports whether a token needs no such claim and has none.
+func (r *rules) mayLack(t *jose.JWS, claims map[string]any, name string) bool {
+	_, there := claims[name]
+	return !there && t.Algorithm == unsignedAlgorithm && slices.Contains(r.optional, name)
 }
 
-// check returns the identity of a token whose signature holds.
-func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.Identity, error) {
+// check returns the identity of a token whose signature holds. Without exp it has no end.
+func (r *rules) check(t *jose.JWS, claims map[string]any, now time.Time) (*authz.Identity, error) {
 	if err := r.checkType(t, claims); err != nil {
 		return nil, err
 	}
-	expires, err := r.checkTimes(claims, now)
+	expires, err := r.checkTimes(t, claims, now)
 	if err != nil {
 		return nil, err
 	}
-	audiences, err := r.checkAudience(claims)
+	audiences, err := r.checkAudience(t, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: r.name, Kind: r.use.kind(), Issuer: r.issuer, Audiences: audiences,
-		Claims: claims, TokenHeader: t.header, ExpiresAt: expires,
+		Claims: claims, TokenHeader: t.Header, ExpiresAt: expires,
 	}
 	return id, r.describe(id, claims)
 }
@@ -78,10 +79,10 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 // many issuers type everything "JWT": at_hash, c_hash and s_hash stand in ID
 // tokens (OpenID Connect Core section 3.3.2.11), events in logout and other
 // security event tokens (RFC 8417 section 2.2).
-func (r *rules) checkType(t *compact, claims map[string]any) error {
-	typ := mediaType(t.typ)
+func (r *rules) checkType(t *jose.JWS, claims map[string]any) error {
+	typ := jose.MediaType(t.Type)
 	if !slices.Contains(r.types, typ) {
-		return fmt.Errorf("token type %.64q is not accepted", t.typ)
+		return fmt.Errorf("token type %.64q is not accepted", t.Type)
 	}
 	if typ == "at+jwt" || r.use.IDTokens {
 		return nil
@@ -100,16 +101,11 @@ func (r *rules) checkType(t *compact, claims map[string]any) error {
 
 // checkTimes returns the expiry (RFC 7519 sections 4.1.4 to 4.1.6). A token that
 // never expires is refused: it could not be taken back.
-func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, error) {
-	expires, err := numericDate(claims, "exp")
-	if err != nil {
-		return time.Time{}, err
-	}
-	if !expires.After(time.Unix(0, 0)) {
-		return time.Time{}, errors.New("exp is not a number above 0")
-	}
-	if !now.Before(expires.Add(r.leeway)) {
-		return time.Time{}, fmt.Errorf("%w at %s", authn.ErrExpired, expires.UTC().Format(time.RFC3339))
+func (r *rules) checkTimes(t *jose.JWS, claims map[string]any, now time.Time) (expires time.Time, err error) {
+	if !r.mayLack(t, claims, "exp") {
+		if expires, err = r.checkExpiry(claims, now); err != nil {
+			return time.Time{}, err
+		}
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		if _, there := claims[name]; !there {
@@ -122,6 +118,20 @@ func (r *rules) checkTimes(claims map[string]any, now time.Time) (time.Time, err
 		if now.Before(from.Add(-r.leeway)) {
 			return time.Time{}, fmt.Errorf("%w: %s is in the future: %s", authn.ErrNotYetValid, name, from.UTC().Format(time.RFC3339))
 		}
+	}
+	return expires, nil
+}
+
+func (r *rules) checkExpiry(claims map[string]any, now time.Time) (time.Time, error) {
+	expires, err := numericDate(claims, "exp")
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !expires.After(time.Unix(0, 0)) {
+		return time.Time{}, errors.New("exp is not a number above 0")
+	}
+	if !now.Before(expires.Add(r.leeway)) {
+		return time.Time{}, fmt.Errorf("%w at %s", authn.ErrExpired, expires.UTC().Format(time.RFC3339))
 	}
 	return expires, nil
 }
@@ -145,7 +155,10 @@ func numericDate(claims map[string]any, name string) (time.Time, error) {
 	return time.Unix(int64(sec), int64(frac*1e9)), nil
 }
 
-func (r *rules) checkAudience(claims map[string]any) ([]string, error) {
+func (r *rules) checkAudience(t *jose.JWS, claims map[string]any) ([]string, error) {
+	if r.mayLack(t, claims, "aud") {
+		return nil, nil
+	}
 	audiences, err := stringOrList(claims, "aud")
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 )
@@ -69,11 +70,14 @@ type Config struct {
 	// InsecureAllowUnsigned accepts tokens with the algorithm "none", too. Issuer,
 	// audience and times must hold as ever, but anybody can write such a token.
 	InsecureAllowUnsigned bool `yaml:"insecure_allow_unsigned"`
+	// InsecureOptionalClaims are those of iss, aud and exp that unsigned tokens may lack;
+	// what they have must hold. Signed tokens lack nothing. Needs insecure_allow_unsigned.
+	InsecureOptionalClaims []string `yaml:"insecure_optional_claims"`
 	// RefreshInterval is the time between two fetches of the key set; a key that
 	// the issuer removed is refused after that time.
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
 	// CacheSize is the number of verified tokens kept; as many bytes of them as
-	// cache_bytes.
+	// cache_bytes. As many tokens of other issuers are known again, in 16 bytes each.
 	CacheSize int `yaml:"cache_size"`
 	// CacheBytes bounds the memory of the tokens kept, about, with what the policy and
 	// the decision log make of them. A usual token takes about 10 KiB.
@@ -98,7 +102,7 @@ const maxLeeway = 60 * time.Second
 
 // A shard of the smallest cache holds the longest token.
 const (
-	minCacheBytes setting.Size = cacheShards * (decoded*maxToken + overhead)
+	minCacheBytes setting.Size = cacheShards * (decoded*jose.MaxToken + overhead)
 	maxCacheBytes setting.Size = 1 << 40
 )
 
@@ -162,6 +166,9 @@ func (c *Config) Insecure() map[string]string {
 	if c.InsecureAllowUnsigned {
 		out["insecure_allow_unsigned"] = "whoever can send a request can sign in as anybody"
 	}
+	if len(c.InsecureOptionalClaims) > 0 {
+		out["insecure_optional_claims"] = "unsigned tokens may be without " + strings.Join(c.InsecureOptionalClaims, ", ") + ": they need not be for this API, and need not end"
+	}
 	return out
 }
 
@@ -170,7 +177,7 @@ func (c Config) Validate() error {
 	c = c.filled()
 	return errors.Join(
 		c.validateIssuer(), c.validateSVID(), c.validateSource(), c.validateAudiences(), c.validateAlgorithms(),
-		c.validateRequiredClaims(), c.validateLimits(), c.validateRealm(),
+		c.validateRequiredClaims(), c.validateOptionalClaims(), c.validateLimits(), c.validateRealm(),
 		setting.Under("dpop", c.DPoP.Validate()), setting.Under("split_token", c.SplitToken.Validate()),
 	)
 }
@@ -233,13 +240,13 @@ func (c Config) validateAlgorithms() error {
 		errs = append(errs, setting.Problemf("algorithms", "is empty: no token could be accepted"))
 	}
 	for _, name := range c.Algorithms {
-		alg, ok := algorithmOf(name)
+		alg, ok := jose.AlgorithmOf(name)
 		switch {
 		case name == unsignedAlgorithm:
 			errs = append(errs, setting.Problemf("algorithms", "%q is no signature; insecure_allow_unsigned: true accepts tokens that anybody can write", name))
 		case !ok:
-			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(algorithmNames(), ", ")))
-		case alg.family == familyHMAC && c.JWKSFile == "":
+			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(jose.AlgorithmNames(), ", ")))
+		case alg.Symmetric() && c.JWKSFile == "":
 			errs = append(errs, setting.Problemf("algorithms", "%s needs jwks_file: a shared secret is never fetched", name))
 		}
 	}
@@ -252,6 +259,19 @@ func (c Config) validateRequiredClaims() error {
 		if len(values) == 0 {
 			errs = append(errs, setting.Problemf("required_claims."+name, "lists no value"))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateOptionalClaims() error {
+	var errs []error
+	for _, name := range c.InsecureOptionalClaims {
+		if !slices.Contains([]string{"iss", "aud", "exp"}, name) {
+			errs = append(errs, setting.Problemf("insecure_optional_claims", "%q is not one of iss, aud, exp", name))
+		}
+	}
+	if len(c.InsecureOptionalClaims) > 0 && !c.InsecureAllowUnsigned {
+		errs = append(errs, setting.Problemf("insecure_optional_claims", "needs insecure_allow_unsigned: signed tokens always have iss, aud and exp"))
 	}
 	return errors.Join(errs...)
 }

@@ -3,9 +3,7 @@
 // of a token, the issuer's key set with its rotation, and the cache of verified
 // tokens.
 //
-// It is the only package that imports jwx, which parses keys and checks
-// signatures here and does nothing else: the library accepts much that a gateway
-// must refuse, so each token is taken apart by this package first, strictly.
+// What a token is made of, and how its signature is checked, is package jose's.
 //
 // It does not issue tokens, does not ask the issuer about single tokens, and
 // does not decide what a subject may do.

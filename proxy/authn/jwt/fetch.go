@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const fetchTimeout = 5 * time.Second // for discovery and key set together
@@ -74,7 +75,7 @@ func (f *fetcher) discover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	metadata, err := decodeObject(data)
+	metadata, err := jose.Object(data)
 	if err != nil {
 		return "", fmt.Errorf("metadata: %w", err)
 	}
@@ -112,7 +113,7 @@ func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
 	}
-	return fetch.Read(resp.Body, maxKeySet, url)
+	return fetch.Read(resp.Body, jose.MaxKeySet, url)
 }
 
 // loadFile reads the key set from a file.
@@ -122,5 +123,5 @@ func loadFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // nothing is written
-	return fetch.Read(f, maxKeySet, name)
+	return fetch.Read(f, jose.MaxKeySet, name)
 }

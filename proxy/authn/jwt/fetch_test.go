@@ -13,10 +13,11 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 func TestDiscovery(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	c := is.config()
 	c.JWKSURL = ""
@@ -24,7 +25,7 @@ func TestDiscovery(t *testing.T) {
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+	if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
 		t.Error(err)
 	}
 	if s := a.Status(); s.Keys != 1 || s.Err != nil || s.Fetched.IsZero() {
@@ -34,8 +35,8 @@ func TestDiscovery(t *testing.T) {
 
 // TestFetchRefused: what must not become a key set.
 func TestFetchRefused(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	good := jwks(t, key)
+	key := josetest.New(t, "k1", "ES256")
+	good := josetest.JWKS(t, key)
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, good) }))
 	defer other.Close()
 	var sent, requests atomic.Int64
@@ -97,7 +98,7 @@ func TestFetchRefused(t *testing.T) {
 			if err := a.Prime(t.Context()); (err == nil) != tt.ok {
 				t.Fatalf("Prime: %v, want good: %v", err, tt.ok)
 			}
-			if _, err := present(t, a, key.sign(t, key.header(), claims(server.URL, nil))); (err == nil) != tt.ok || err != nil && !errors.Is(err, authn.ErrUnavailable) {
+			if _, err := present(t, a, key.Sign(t, key.Header(), claims(server.URL, nil))); (err == nil) != tt.ok || err != nil && !errors.Is(err, authn.ErrUnavailable) {
 				t.Errorf("token got %v, want good: %v, else ErrUnavailable", err, tt.ok)
 			}
 		})
@@ -157,9 +158,9 @@ func (spaces) Read(p []byte) (int, error) {
 // TestJWKSToken: a key set that is not public is fetched with the token that the file
 // holds at that time.
 func TestJWKSToken(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
-	good := jwks(t, key)
+	good := josetest.JWKS(t, key)
 	var known atomic.Value
 	known.Store("first")
 	is.answer(func(w http.ResponseWriter, r *http.Request) {
@@ -184,7 +185,7 @@ func TestJWKSToken(t *testing.T) {
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+	if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
 		t.Error(err)
 	}
 	known.Store("second")

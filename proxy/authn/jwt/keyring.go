@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const (
@@ -40,7 +41,7 @@ type keyring struct {
 	logger   *slog.Logger
 	fetches  func(ctx context.Context, outcome string)
 
-	current  atomic.Pointer[keySet]
+	current  atomic.Pointer[jose.KeySet]
 	fetching sync.Mutex    // held during a fetch
 	wake     chan struct{} // asks run for a fetch before its time
 
@@ -56,35 +57,40 @@ type keyring struct {
 
 // verify returns the key that signed t. The error is authn.ErrInvalid or
 // authn.ErrUnavailable.
-func (r *keyring) verify(ctx context.Context, t *compact, allowed map[string]algorithm) (*key, error) {
-	if _, ok := allowed[t.alg]; !ok {
-		return nil, fmt.Errorf("%w: algorithm %.64q is not accepted", authn.ErrInvalid, t.alg)
+func (r *keyring) verify(ctx context.Context, t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key, error) {
+	if _, ok := allowed[t.Algorithm]; !ok {
+		return nil, fmt.Errorf("%w: algorithm %.64q is not accepted", authn.ErrInvalid, t.Algorithm)
 	}
 	k, err := r.try(t, allowed)
-	if !errors.Is(err, errUnknownKey) {
+	if !errors.Is(err, jose.ErrUnknownKey) {
 		return k, err
 	}
-	asked := r.await(ctx, t.kid)
-	if k, err = r.try(t, allowed); asked && errors.Is(err, errUnknownKey) {
-		r.remember(t.kid)
+	asked, waiting := r.await(ctx, t.KeyID)
+	k, err = r.try(t, allowed)
+	switch {
+	case !errors.Is(err, jose.ErrUnknownKey):
+	case waiting != nil:
+		return nil, fmt.Errorf("%w: %w: kid %.64q: %w", authn.ErrUnavailable, jose.ErrUnknownKey, t.KeyID, waiting)
+	case asked:
+		r.remember(t.KeyID)
 	}
 	return k, err
 }
 
-func (r *keyring) try(t *compact, allowed map[string]algorithm) (*key, error) {
+func (r *keyring) try(t *jose.JWS, allowed map[string]jose.Algorithm) (*jose.Key, error) {
 	set := r.current.Load()
 	if set == nil {
-		return nil, fmt.Errorf("%w: %w: there is no key set yet: %w", authn.ErrUnavailable, errUnknownKey, r.lastError())
+		return nil, fmt.Errorf("%w: %w: there is no key set yet: %w", authn.ErrUnavailable, jose.ErrUnknownKey, r.lastError())
 	}
-	k, err := set.verify(t, allowed)
+	k, err := set.Verify(t, allowed)
 	switch {
 	case err == nil:
 		return k, nil
-	case errors.Is(err, errUnknownKey) && r.lastError() != nil:
+	case errors.Is(err, jose.ErrUnknownKey) && r.lastError() != nil:
 		// It may be a new key, and we cannot know.
-		return nil, fmt.Errorf("%w: %w: kid %.64q: %w", authn.ErrUnavailable, err, t.kid, r.lastError())
+		return nil, fmt.Errorf("%w: %w: kid %.64q: %w", authn.ErrUnavailable, err, t.KeyID, r.lastError())
 	}
-	return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrInvalid, t.kid, err)
+	return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrInvalid, t.KeyID, err)
 }
 
 func (r *keyring) lastError() error {
@@ -97,21 +103,24 @@ func (r *keyring) lastError() error {
 }
 
 // await waits for a fetch on behalf of a token with an unknown kid, if one may
-// be had, and reports whether one ended.
-func (r *keyring) await(ctx context.Context, kid string) bool {
+// be had, and reports whether one ended. On error one is still going on, and it may
+// bring kid; without a fetch there is no error, or made-up kids that use up what may be
+// fetched would make everybody unsure.
+func (r *keyring) await(ctx context.Context, kid string) (bool, error) {
 	round := r.ask(kid)
 	if round == nil {
-		return false
+		return false, nil
 	}
 	timeout := time.NewTimer(demandWait)
 	defer timeout.Stop()
 	select {
 	case <-round:
-		return true
+		return true, nil
 	case <-timeout.C:
+		return false, fmt.Errorf("the fetch of the key set has not ended after %s", demandWait)
 	case <-ctx.Done():
+		return false, context.Cause(ctx)
 	}
-	return false
 }
 
 // ask returns what is closed when a fetch ended that may bring kid; nil if none
@@ -175,13 +184,13 @@ func (r *keyring) prime(ctx context.Context) error {
 func (r *keyring) fetch(ctx context.Context) error {
 	done := r.begin()
 	data, err := r.load(ctx)
-	var set *keySet
+	var set *jose.KeySet
 	switch {
 	case err != nil:
 	case r.bundle:
-		set, err = parseBundle(data)
+		set, err = jose.ParseTrustBundle(data)
 	default:
-		set, err = parseKeySet(data, r.secrets)
+		set, err = jose.ParseKeySet(data, r.secrets)
 	}
 	if err == nil {
 		r.install(ctx, set)
@@ -222,15 +231,15 @@ func (r *keyring) end(ctx context.Context, done chan struct{}, err error) {
 }
 
 // install makes set the current one and ends the keys that it no longer has.
-func (r *keyring) install(ctx context.Context, set *keySet) {
+func (r *keyring) install(ctx context.Context, set *jose.KeySet) {
 	prev := r.current.Load()
-	gone := set.succeed(prev)
+	gone := set.Succeed(prev)
 	r.current.Store(set)
 	for _, k := range gone {
-		k.removed.Store(true)
+		k.Retire()
 	}
-	if prev == nil || len(gone) > 0 || len(set.keys) != len(prev.keys) {
-		r.logger.InfoContext(ctx, "key set is in force", slog.Int("keys", len(set.keys)),
-			slog.Int("removed", len(gone)), slog.Any("ignored", set.ignored))
+	if prev == nil || len(gone) > 0 || set.Len() != prev.Len() {
+		r.logger.InfoContext(ctx, "key set is in force", slog.Int("keys", set.Len()),
+			slog.Int("removed", len(gone)), slog.Any("ignored", set.Ignored))
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,11 +65,11 @@ func eventually(t *testing.T, limit time.Duration, ok func() bool) bool {
 
 // TestProviderDownAtStart: 503 until the keys are there, then at once.
 func TestProviderDownAtStart(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	a := start(t, is.config())
-	token := key.sign(t, key.header(), claims(is.URL, nil))
+	token := key.Sign(t, key.Header(), claims(is.URL, nil))
 	if _, err := present(t, a, token); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
 	}
@@ -79,7 +81,7 @@ func TestProviderDownAtStart(t *testing.T) {
 
 // TestProviderDownLater: known keys go on whatever the endpoint does.
 func TestProviderDownLater(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	release := make(chan struct{})
 	for name, answer := range map[string]http.HandlerFunc{
 		"500":     func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
@@ -106,7 +108,7 @@ func TestProviderDownLater(t *testing.T) {
 				t.Fatal("no fetch")
 			}
 			for range 3 { // fresh tokens, so that the cache does not answer
-				if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+				if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
 					t.Errorf("a token with a known key: %v", err)
 				}
 			}
@@ -118,7 +120,7 @@ func TestProviderDownLater(t *testing.T) {
 // TestRotation: a new key counts within a second of its first use, and a removed
 // one no longer than a refresh interval, although its tokens are cached.
 func TestRotation(t *testing.T) {
-	first, second := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
+	first, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
 	is := newIssuer(t, first)
 	c := is.config()
 	c.RefreshInterval = time.Second
@@ -126,14 +128,14 @@ func TestRotation(t *testing.T) {
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	old := first.sign(t, first.header(), claims(is.URL, nil))
+	old := first.Sign(t, first.Header(), claims(is.URL, nil))
 	kept, err := present(t, a, old)
 	if err != nil {
 		t.Fatal(err)
 	}
 	is.publish(t, first, second)
 	begin := time.Now()
-	if _, err := present(t, a, second.sign(t, second.header(), claims(is.URL, nil))); err != nil || time.Since(begin) > time.Second {
+	if _, err := present(t, a, second.Sign(t, second.Header(), claims(is.URL, nil))); err != nil || time.Since(begin) > time.Second {
 		t.Errorf("the first token with the new key: %v after %s", err, time.Since(begin))
 	}
 	if again, err := present(t, a, old); err != nil || again != kept {
@@ -150,7 +152,7 @@ func TestRotation(t *testing.T) {
 
 // TestUnknownKids: 300 of them, from everywhere at once.
 func TestUnknownKids(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	a := start(t, is.config())
 	if err := a.Prime(t.Context()); err != nil {
@@ -159,9 +161,9 @@ func TestUnknownKids(t *testing.T) {
 	var group sync.WaitGroup
 	var wrong atomic.Int64
 	for i := range 300 {
-		h := key.header()
+		h := key.Header()
 		h["kid"] = fmt.Sprintf("unknown-%d", i)
-		token := key.sign(t, h, claims(is.URL, nil))
+		token := key.Sign(t, h, claims(is.URL, nil))
 		group.Go(func() {
 			if _, err := present(t, a, token); !errors.Is(err, authn.ErrInvalid) {
 				wrong.Add(1)
@@ -175,7 +177,7 @@ func TestUnknownKids(t *testing.T) {
 	if n := is.fetches.Load(); n < 2 || n > 5 {
 		t.Errorf("%d fetches, want the first, at least one more, and at most 5", n)
 	}
-	if _, err := present(t, a, key.sign(t, key.header(), claims(is.URL, nil))); err != nil {
+	if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
 		t.Errorf("a token with the known key: %v", err)
 	}
 }
@@ -183,13 +185,13 @@ func TestUnknownKids(t *testing.T) {
 // TestSameUnknownKid: a kid that the issuer does not have uses up no budget, so
 // that one client with a stale token does not delay a rotation.
 func TestSameUnknownKid(t *testing.T) {
-	first, stale, second := newSigner(t, "k1", "ES256"), newSigner(t, "k0", "ES256"), newSigner(t, "k2", "ES256")
+	first, stale, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k0", "ES256"), josetest.New(t, "k2", "ES256")
 	is := newIssuer(t, first)
 	a := start(t, is.config())
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token := stale.sign(t, stale.header(), claims(is.URL, nil))
+	token := stale.Sign(t, stale.Header(), claims(is.URL, nil))
 	for range 50 {
 		if _, err := present(t, a, token); !errors.Is(err, authn.ErrInvalid) {
 			t.Fatalf("got %v, want ErrInvalid", err)
@@ -199,7 +201,7 @@ func TestSameUnknownKid(t *testing.T) {
 		t.Errorf("%d fetches, want 2", n)
 	}
 	is.publish(t, second)
-	if _, err := present(t, a, second.sign(t, second.header(), claims(is.URL, nil))); err != nil {
+	if _, err := present(t, a, second.Sign(t, second.Header(), claims(is.URL, nil))); err != nil {
 		t.Errorf("the new key: %v", err)
 	}
 }
@@ -223,7 +225,7 @@ func ring(t *testing.T, load func() (string, error)) *keyring {
 // TestBackoff: at most 5 s apart at first, more later, and in the interval again
 // after a success.
 func TestBackoff(t *testing.T) {
-	good := jwks(t, newSigner(t, "k1", "ES256"))
+	good := josetest.JWKS(t, josetest.New(t, "k1", "ES256"))
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var mu sync.Mutex // guards the two below
@@ -280,8 +282,8 @@ func TestBackoff(t *testing.T) {
 
 // TestDemandBudget: unknown kids cause a bounded number of fetches for ever.
 func TestDemandBudget(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	good := jwks(t, key)
+	key := josetest.New(t, "k1", "ES256")
+	good := josetest.JWKS(t, key)
 	synctest.Test(t, func(t *testing.T) {
 		var fetches atomic.Int64
 		r := ring(t, func() (string, error) { fetches.Add(1); return good, nil })
@@ -289,9 +291,9 @@ func TestDemandBudget(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- r.run(ctx) }()
 		synctest.Wait()
-		alg, _ := algorithmOf("ES256")
+		alg, _ := jose.AlgorithmOf("ES256")
 		for i := range 600 { // one each 100 ms: a minute
-			_, err := r.verify(ctx, &compact{alg: "ES256", kid: fmt.Sprint(i), hasKid: true}, map[string]algorithm{"ES256": alg})
+			_, err := r.verify(ctx, &jose.JWS{Algorithm: "ES256", KeyID: fmt.Sprint(i), HasKeyID: true}, map[string]jose.Algorithm{"ES256": alg})
 			if !errors.Is(err, authn.ErrInvalid) {
 				t.Fatalf("got %v, want ErrInvalid", err)
 			}
@@ -310,16 +312,109 @@ func TestDemandBudget(t *testing.T) {
 	})
 }
 
+// running runs the keyring in the bubble of a test and returns what a token with a kid
+// gets.
+func running(t *testing.T, r *keyring) (ask func(kid string) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+	alg, _ := jose.AlgorithmOf("ES256")
+	return func(kid string) error {
+		_, err := r.verify(ctx, &jose.JWS{Algorithm: "ES256", KeyID: kid, HasKeyID: true}, map[string]jose.Algorithm{"ES256": alg})
+		return err
+	}
+}
+
+// TestUnknownKidWhileFetchHangs: it may be a new key as long as nobody has said, and is
+// none once a fetch ended without it.
+func TestUnknownKidWhileFetchHangs(t *testing.T) {
+	good := josetest.JWKS(t, josetest.New(t, "k1", "ES256"))
+	synctest.Test(t, func(t *testing.T) {
+		var hang atomic.Int64
+		r := ring(t, func() (string, error) { time.Sleep(time.Duration(hang.Load())); return good, nil })
+		keys := &Keys{ring: r}
+		ask := running(t, r)
+		find := func() error { _, err := keys.Find(t.Context(), "k3"); return err }
+
+		hang.Store(int64(2*demandWait + time.Second))
+		if err := ask("k2"); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("a token while the fetch hangs: got %v, want ErrUnavailable", err)
+		}
+		if err := find(); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrForeign) {
+			t.Errorf("a key while the fetch hangs: got %v, want ErrUnavailable", err)
+		}
+		if len(r.unknown) != 0 {
+			t.Errorf("remembered without an answer: %v", r.unknown)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := keys.Find(gone, "k3"); !errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("a request that was given up: got %v, want ErrUnavailable", err)
+		}
+		time.Sleep(time.Minute)
+		hang.Store(0)
+		for range 2 { // the second time by memory
+			if err := ask("k2"); !errors.Is(err, authn.ErrInvalid) {
+				t.Errorf("a token after a fetch: got %v, want ErrInvalid", err)
+			}
+			if err := find(); !errors.Is(err, authn.ErrForeign) || errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("a key after a fetch: got %v, want ErrForeign", err)
+			}
+			hang.Store(int64(time.Minute))
+		}
+	})
+}
+
+// TestUnknownKidsBeyondTheBudget: where no fetch may be made nobody waits, and a made-up
+// kid is as bad as ever: a 503 needs a fetch that is going on.
+func TestUnknownKidsBeyondTheBudget(t *testing.T) {
+	good := josetest.JWKS(t, josetest.New(t, "k1", "ES256"))
+	synctest.Test(t, func(t *testing.T) {
+		var fetches, hang atomic.Int64
+		r := ring(t, func() (string, error) {
+			fetches.Add(1)
+			time.Sleep(time.Duration(hang.Load()))
+			return good, nil
+		})
+		ask := running(t, r)
+		hang.Store(int64(demandWait + time.Second))
+		const budget = demandBurst + 1 // one is earned while the others hang
+		for i := range budget {
+			if err := ask(fmt.Sprint(i)); !errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("fetch %d: got %v, want ErrUnavailable", i, err)
+			}
+			time.Sleep(demandWait) // and it ended
+		}
+		begin := time.Now()
+		for i := range 100 {
+			if err := ask(fmt.Sprint("made-up-", i)); !errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrUnavailable) {
+				t.Fatalf("without a fetch: got %v, want ErrInvalid", err)
+			}
+		}
+		if n := fetches.Load(); n != 1+budget || time.Since(begin) != 0 {
+			t.Errorf("%d fetches, want %d; %s waited, want none", n, 1+budget, time.Since(begin))
+		}
+	})
+}
+
 // TestUnknownKidWhileDown: it may be a new key, and nobody can say.
 func TestUnknownKidWhileDown(t *testing.T) {
-	key, later := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
+	key, later := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
 	is := newIssuer(t, key)
 	a := start(t, is.config())
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	if _, err := present(t, a, later.sign(t, later.header(), claims(is.URL, nil))); !errors.Is(err, authn.ErrUnavailable) {
+	if _, err := present(t, a, later.Sign(t, later.Header(), claims(is.URL, nil))); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
 	}
 }
@@ -327,7 +422,7 @@ func TestUnknownKidWhileDown(t *testing.T) {
 // TestKeySetsAreNotMerged: a key of one issuer is nothing to another, also under
 // the same kid.
 func TestKeySetsAreNotMerged(t *testing.T) {
-	mine, theirs := newSigner(t, "same", "ES256"), newSigner(t, "same", "ES256")
+	mine, theirs := josetest.New(t, "same", "ES256"), josetest.New(t, "same", "ES256")
 	a, b := newIssuer(t, mine), newIssuer(t, theirs)
 	first, second := start(t, a.config()), start(t, b.config())
 	for _, x := range []*Authenticator{first, second} {
@@ -339,16 +434,16 @@ func TestKeySetsAreNotMerged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id, err := present(t, chain, mine.sign(t, mine.header(), claims(a.URL, nil))); err != nil || id.Issuer != a.URL {
+	if id, err := present(t, chain, mine.Sign(t, mine.Header(), claims(a.URL, nil))); err != nil || id.Issuer != a.URL {
 		t.Errorf("the first issuer's token: %v", err)
 	}
-	if id, err := present(t, chain, theirs.sign(t, theirs.header(), claims(b.URL, nil))); err != nil || id.Issuer != b.URL {
+	if id, err := present(t, chain, theirs.Sign(t, theirs.Header(), claims(b.URL, nil))); err != nil || id.Issuer != b.URL {
 		t.Errorf("the second issuer's token: %v", err)
 	}
-	if _, err := present(t, chain, theirs.sign(t, theirs.header(), claims(a.URL, nil))); !errors.Is(err, authn.ErrInvalid) {
+	if _, err := present(t, chain, theirs.Sign(t, theirs.Header(), claims(a.URL, nil))); !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("the second issuer's token in the name of the first: got %v, want ErrInvalid", err)
 	}
-	if _, err := present(t, chain, mine.sign(t, mine.header(), claims("https://third.example", nil))); !errors.Is(err, authn.ErrInvalid) {
+	if _, err := present(t, chain, mine.Sign(t, mine.Header(), claims("https://third.example", nil))); !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("a token of a third issuer: got %v, want ErrInvalid", err)
 	}
 	if !strings.Contains(chain.Challenges(authn.ErrNoCredential)[0], `Bearer realm="sallyport"`) {

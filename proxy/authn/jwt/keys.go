@@ -1,14 +1,15 @@
 package jwt
 
 import (
+	"cmp"
 	"context"
 	"crypto"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // KeySource is where a key set (RFC 7517) is: File or URL.
@@ -62,7 +63,7 @@ func loadKeys(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc, err := decodeObject(data)
+	doc, err := jose.Object(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -79,16 +80,11 @@ func (k *Keys) Get(id string) *PublicKey {
 	if set == nil || id == "" {
 		return nil
 	}
-	found := set.byID[id]
-	for i := 0; found == nil && i < len(set.keys); i++ {
-		if base64.RawURLEncoding.EncodeToString(set.keys[i].thumbprint) == id {
-			found = set.keys[i]
-		}
-	}
+	found := set.Find(id)
 	if found == nil {
 		return nil
 	}
-	return &PublicKey{ID: found.id, Algorithm: found.alg, Material: found.material}
+	return &PublicKey{ID: found.ID, Algorithm: found.Algorithm, Material: found.Material}
 }
 
 // Find is Get that waits for a newer set if this one lacks the key and another may be
@@ -98,12 +94,12 @@ func (k *Keys) Find(ctx context.Context, id string) (*PublicKey, error) {
 	if found := k.Get(id); found != nil {
 		return found, nil
 	}
-	asked := k.ring.await(ctx, id)
+	asked, waiting := k.ring.await(ctx, id)
 	found := k.Get(id)
 	if found != nil {
 		return found, nil
 	}
-	if err := k.ring.lastError(); err != nil {
+	if err := cmp.Or(waiting, k.ring.lastError()); err != nil {
 		return nil, fmt.Errorf("%w: keyid %.64q: %w", authn.ErrUnavailable, id, err)
 	}
 	if asked {

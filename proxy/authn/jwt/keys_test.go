@@ -1,7 +1,6 @@
 package jwt
 
 import (
-	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 func findKey(t *testing.T, k *Keys, id string) error {
@@ -25,7 +25,7 @@ func findKey(t *testing.T, k *Keys, id string) error {
 // TestKeysOfURL: a key is found by kid or thumbprint, a new one as soon as it is asked
 // for, and what a server that is down may have is unknown and not absent.
 func TestKeysOfURL(t *testing.T) {
-	one, two := newSigner(t, "one", "ES256"), newSigner(t, "two", "EdDSA")
+	one, two := josetest.New(t, "one", "ES256"), josetest.New(t, "two", "EdDSA")
 	is := newIssuer(t, one)
 	k, err := NewKeys("test", KeySource{URL: is.URL + "/keys", RefreshInterval: time.Hour}, Deps{})
 	if err != nil {
@@ -48,8 +48,7 @@ func TestKeysOfURL(t *testing.T) {
 	if err := findKey(t, k, "one"); err != nil {
 		t.Error(err)
 	}
-	thumb := base64.RawURLEncoding.EncodeToString(k.ring.current.Load().keys[0].thumbprint)
-	if got := k.Get(thumb); got == nil || got.ID != "one" {
+	if got := k.Get(one.Thumbprint(t)); got == nil || got.ID != "one" {
 		t.Errorf("by thumbprint: %v", got)
 	}
 	if err := findKey(t, k, "made-up"); !errors.Is(err, authn.ErrForeign) {
@@ -68,7 +67,7 @@ func TestKeysOfURL(t *testing.T) {
 		t.Errorf("after a reload: %v", err)
 	}
 	is.answer(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","k":"`+thumb+`"}]}`)
+		_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","k":"`+one.Thumbprint(t)+`"}]}`)
 	})
 	if err := k.ring.refresh(t.Context()); err == nil {
 		t.Error("a shared secret was fetched")
@@ -82,14 +81,14 @@ func TestKeysOfURL(t *testing.T) {
 }
 
 func TestKeysOfFile(t *testing.T) {
-	one, two := newSigner(t, "one", "ES256"), newSigner(t, "two", "EdDSA")
+	one, two := josetest.New(t, "one", "ES256"), josetest.New(t, "two", "EdDSA")
 	file := filepath.Join(t.TempDir(), "keys.json")
 	write := func(text string) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(mustJSON(t, one.jwk()))
+	write(josetest.JSON(t, one.JWK()))
 	k, err := NewKeys("test", KeySource{File: file}, Deps{})
 	if err != nil {
 		t.Fatal(err)
@@ -97,14 +96,14 @@ func TestKeysOfFile(t *testing.T) {
 	if err := findKey(t, k, "one"); err != nil {
 		t.Errorf("single key: %v", err)
 	}
-	write(jwks(t, two))
+	write(josetest.JWKS(t, two))
 	if err := k.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := findKey(t, k, "one"); !errors.Is(err, authn.ErrForeign) {
 		t.Errorf("removed key: %v", err)
 	}
-	for _, text := range []string{`{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 32)) + `"}]}`, `[]`, `{`} {
+	for _, text := range []string{`{"keys":[{"kty":"oct","k":"` + josetest.Base64(make([]byte, 32)) + `"}]}`, `[]`, `{`} {
 		write(text)
 		if err := k.Reload(t.Context()); err == nil {
 			t.Errorf("%s was taken", text)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // Run keeps the key set fresh until ctx ends, and returns nil then.
@@ -16,6 +18,7 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	if a.split != nil {
 		defer a.split.finder.Close()
 	}
+	defer a.possession.Proofs.Close()
 	return a.keys.run(ctx)
 }
 
@@ -41,7 +44,7 @@ func (a *Authenticator) Prime(ctx context.Context) error { return a.keys.prime(c
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	files := slices.Clone(a.config.DecryptionKeysFiles)
+	files := slices.Concat(a.config.DecryptionKeysFiles, a.possession.Proofs.Files())
 	if a.split != nil {
 		files = append(files, a.split.finder.Files()...)
 	}
@@ -56,7 +59,7 @@ func (a *Authenticator) Files() []string {
 
 // Reload reads the files again. On error what was read before of each stays.
 func (a *Authenticator) Reload(ctx context.Context) error {
-	err := a.loadOpeners()
+	err := errors.Join(a.loadOpeners(), a.possession.Proofs.Reload())
 	if a.split != nil {
 		err = errors.Join(err, a.split.finder.Reload())
 	}
@@ -71,9 +74,13 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 
 // loadOpeners reads the private keys that tokens are encrypted for.
 func (a *Authenticator) loadOpeners() error {
-	var all []*openerKey
+	var all []*jose.DecryptionKey
 	for _, name := range a.config.DecryptionKeysFiles {
-		keys, err := readOpenerKeys(name)
+		data, err := loadFile(name)
+		if err != nil {
+			return fmt.Errorf("decryption_keys_files: %w", err)
+		}
+		keys, err := jose.ReadDecryptionKeys(name, data)
 		if err != nil {
 			return fmt.Errorf("decryption_keys_files: %w", err)
 		}
@@ -97,7 +104,7 @@ func (a *Authenticator) Status() Status {
 	defer k.mu.Unlock()
 	s := Status{Fetched: k.fetched, Err: k.lastErr}
 	if set := k.current.Load(); set != nil {
-		s.Keys = len(set.keys)
+		s.Keys = set.Len()
 	}
 	return s
 }

@@ -11,18 +11,19 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
 // TestReloadFile: the new file counts, a broken one does not.
 func TestReloadFile(t *testing.T) {
-	first, second := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
+	first, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
 	a := newFromFile(t, nil, first)
 	run(t, a)
 	if !slices.Equal(a.Files(), []string{a.config.JWKSFile}) {
 		t.Errorf("files are %q", a.Files())
 	}
-	old, fresh := first.sign(t, first.header(), claims(testIssuer, nil)), second.sign(t, second.header(), claims(testIssuer, nil))
+	old, fresh := first.Sign(t, first.Header(), claims(testIssuer, nil)), second.Sign(t, second.Header(), claims(testIssuer, nil))
 	if _, err := present(t, a, old); err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +35,14 @@ func TestReloadFile(t *testing.T) {
 	if err := a.Reload(t.Context()); err == nil {
 		t.Error("Reload of a broken file returned no error")
 	}
-	if _, err := present(t, a, first.sign(t, first.header(), claims(testIssuer, nil))); err != nil {
+	if _, err := present(t, a, first.Sign(t, first.Header(), claims(testIssuer, nil))); err != nil {
 		t.Errorf("after a broken file: %v", err)
 	}
 	if a.Status().Err == nil {
 		t.Error("the status does not show the error")
 	}
 
-	certstest.Write(t, a.config.JWKSFile, []byte(jwks(t, second)))
+	certstest.Write(t, a.config.JWKSFile, []byte(josetest.JWKS(t, second)))
 	if err := a.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestFilesThatStopTheStart(t *testing.T) {
 
 // TestPrivateCA: the issuer's server is verified, with ca_file as it is now.
 func TestPrivateCA(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	ca := certstest.NewCA(t, "issuer CA")
 	server := httptest.NewUnstartedServer(is.Config.Handler)
@@ -107,7 +108,7 @@ func TestPrivateCA(t *testing.T) {
 
 // TestRunEnds: Run returns nil when its context ends, whatever it does.
 func TestRunEnds(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	a := start(t, is.config()) // the cleanup waits for Run
 	if !eventually(t, 5*time.Second, func() bool { return a.Status().Keys == 1 }) {
@@ -123,14 +124,14 @@ func TestRunEnds(t *testing.T) {
 
 // TestInherit: a reload of the configuration while the issuer is down.
 func TestInherit(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	is := newIssuer(t, key)
 	prev := start(t, is.config())
 	if err := prev.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	token := key.sign(t, key.header(), claims(is.URL, nil))
+	token := key.Sign(t, key.Header(), claims(is.URL, nil))
 	for _, tt := range []struct {
 		name   string
 		change func(*Config)

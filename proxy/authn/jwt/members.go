@@ -1,7 +1,6 @@
 package jwt
 
 import (
-	"encoding/base64"
 	"strings"
 	"time"
 
@@ -10,10 +9,6 @@ import (
 
 // What follows reads the members of a JSON object as claims are read here, for
 // mechanisms that are told the same facts about a token in another wrapping.
-
-// Object reads data as exactly one JSON object, without duplicate members at any
-// depth; numbers are json.Number.
-func Object(data []byte) (map[string]any, error) { return decodeObject(data) }
 
 // Date reads a NumericDate (RFC 7519 section 2). A missing one is an error.
 func Date(members map[string]any, name string) (time.Time, error) { return numericDate(members, name) }
@@ -56,29 +51,4 @@ func Bearer(authorization string) (string, error) {
 		return "", authn.ErrNotMine
 	}
 	return token, err
-}
-
-// MaxToken bounds a bearer token in bytes.
-const MaxToken = maxToken
-
-// Compact reports whether text looks like a JWS in compact serialization: three
-// parts, of which the first decodes to what begins like a JSON object. It looks at
-// the beginning only, allocates nothing, and is no check.
-func Compact(text string) bool {
-	head, rest, _ := strings.Cut(text, ".")
-	if strings.Count(rest, ".") != 1 {
-		return false
-	}
-	var raw [48]byte
-	n, _ := base64.RawURLEncoding.Decode(raw[:], []byte(head[:min(len(head), 64)&^3])) // what was read before an error counts
-	for _, c := range raw[:n] {
-		switch c {
-		case ' ', '\t', '\r', '\n':
-		case '{':
-			return true
-		default:
-			return false
-		}
-	}
-	return false
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // Verifier verifies the JWTs of one issuer that are not a client's bearer tokens,
@@ -16,7 +17,7 @@ import (
 type Verifier struct {
 	issuer  string
 	file    string // the key set's; empty: it is fetched
-	allowed map[string]algorithm
+	allowed map[string]jose.Algorithm
 	keys    *keyring
 	fetcher *fetcher // nil with a file
 }
@@ -57,9 +58,9 @@ func NewVerifier(name string, s Source, deps Deps) (*Verifier, error) {
 		return nil, err
 	}
 	c := s.config()
-	v := &Verifier{issuer: c.Issuer, file: c.JWKSFile, allowed: make(map[string]algorithm, len(c.Algorithms))}
+	v := &Verifier{issuer: c.Issuer, file: c.JWKSFile, allowed: make(map[string]jose.Algorithm, len(c.Algorithms))}
 	for _, alg := range c.Algorithms {
-		v.allowed[alg], _ = algorithmOf(alg)
+		v.allowed[alg], _ = jose.AlgorithmOf(alg)
 	}
 	var err error
 	if v.keys, err = newKeyring(name, c, deps); err != nil {
@@ -79,11 +80,11 @@ func NewVerifier(name string, s Source, deps Deps) (*Verifier, error) {
 // Verify takes text apart and checks its signature and its issuer. The error is
 // authn.ErrInvalid or authn.ErrUnavailable.
 func (v *Verifier) Verify(ctx context.Context, text string) (*Token, error) {
-	t, err := parseCompact(text)
+	t, err := jose.ParseJWS(text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	claims, err := decodeObject(t.payload)
+	claims, err := jose.Object(t.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: claims: %w", authn.ErrInvalid, err)
 	}
@@ -93,7 +94,7 @@ func (v *Verifier) Verify(ctx context.Context, text string) (*Token, error) {
 	if _, err := v.keys.verify(ctx, t, v.allowed); err != nil {
 		return nil, err
 	}
-	return &Token{Type: mediaType(t.typ), Header: t.header, Claims: claims}, nil
+	return &Token{Type: jose.MediaType(t.Type), Header: t.Header, Claims: claims}, nil
 }
 
 // Run keeps the key set fresh until ctx ends, and returns nil then.

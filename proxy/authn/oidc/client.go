@@ -33,22 +33,8 @@ type client struct {
 }
 
 func newClient(c Config, p *provider, now func() time.Time) (*client, error) {
-	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}, pushing: semaphore.NewWeighted(maxPushes)}
+	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: p.client}, pushing: semaphore.NewWeighted(maxPushes)}
 	return cl, cl.reload()
-}
-
-// asked sends what the OAuth library asks through the bounded client.
-type asked struct{ *provider }
-
-// RoundTrip implements http.RoundTripper, which has either a response or an error: a
-// redirect that is not followed has both.
-func (a asked) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := a.client.Do(req)
-	if err != nil && resp != nil {
-		_ = resp.Body.Close() // nothing of it counts
-		return nil, err
-	}
-	return resp, err
 }
 
 func (c *client) files() []string {

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -145,10 +146,10 @@ func (a *alb) read(token string, now time.Time) (*assertion, error) {
 	}
 	t := &assertion{input: []byte(parts[0] + "." + parts[1]), signature: raw[2]}
 	var err error
-	if t.header, err = jwt.Object(raw[0]); err != nil {
+	if t.header, err = jose.Object(raw[0]); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if t.claims, err = jwt.Object(raw[1]); err != nil {
+	if t.claims, err = jose.Object(raw[1]); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}
 	if err := a.checkHeader(t, now); err != nil {

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 )
 
@@ -37,13 +37,13 @@ const (
 
 // pemKeys are public keys that are published one by one, each under its own URL.
 type pemKeys struct {
-	client *fetch.Client
-	now    func() time.Time
-	logger *slog.Logger
-	keys   *lru.Cache[string, pemKey] // by URL
-	absent *lru.Cache[string, pemKey] // apart, so that made-up ones push no key out
-	demand *rate.Limiter
-	flight singleflight.Group
+	client  *fetch.Client
+	now     func() time.Time
+	logger  *slog.Logger
+	keys    *lru.Cache[string, pemKey] // by URL
+	absent  *lru.Cache[string, pemKey] // apart, so that made-up ones push no key out
+	demand  *rate.Limiter
+	flights asking.Flights[*ecdsa.PublicKey]
 }
 
 // pemKey is a key, or nil for one that is not there, until when that is believed.
@@ -81,22 +81,13 @@ func (k *pemKeys) get(ctx context.Context, url string) (*ecdsa.PublicKey, error)
 	if a, ok := k.absent.Get(url); ok && k.now().Before(a.until) {
 		return nil, errAbsent
 	}
-	found := k.flight.DoChan(url, func() (any, error) {
-		return k.fetch(context.WithoutCancel(ctx), url, known.key) // for all who wait, whoever gives up
+	key, err := k.flights.Ask(ctx, url, fetchTimeout, func(ctx context.Context) (*ecdsa.PublicKey, error) {
+		return k.fetch(ctx, url, known.key)
 	})
-	select {
-	case r := <-found:
-		switch {
-		case r.Err == nil:
-			key, _ := r.Val.(*ecdsa.PublicKey) // nothing else comes from there
-			return key, nil
-		case have && errors.Is(r.Err, authn.ErrUnavailable):
-			return known.key, nil
-		}
-		return nil, r.Err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: request ended while the key was fetched: %w", authn.ErrUnavailable, ctx.Err())
+	if have && errors.Is(err, authn.ErrUnavailable) {
+		return known.key, nil
 	}
+	return key, err
 }
 
 var errAbsent = fmt.Errorf("%w: there is no key of this kid", authn.ErrInvalid)
@@ -106,8 +97,6 @@ func (k *pemKeys) fetch(ctx context.Context, url string, known *ecdsa.PublicKey)
 	if known == nil && !k.demand.AllowN(k.now(), 1) {
 		return nil, fmt.Errorf("%w: too many unknown keys were asked for", authn.ErrUnavailable)
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
 	key, err := k.load(ctx, url)
 	switch {
 	case err == nil:

@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,6 +122,9 @@ func newTest(t *testing.T, c Config) *Authenticator {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.Run(t.Context()) })
+	t.Cleanup(running.Wait)
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
@@ -175,7 +176,13 @@ func (ca *CA) PEM() []byte {
 // x509-svid, and one for jwt-svid, which has no certificate.
 func TrustBundle(t testing.TB, authorities ...*CA) []byte {
 	t.Helper()
-	keys := []any{map[string]any{"kty": "EC", "crv": "P-256", "use": "jwt-svid", "kid": "token", "x": "AA", "y": "AA"}}
+	public, _ := newKey(t).Public().(*ecdsa.PublicKey)
+	point, err := public.Bytes() // 4, x and y (SEC 1 section 2.3.3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := base64.RawURLEncoding.EncodeToString(point[1:33]), base64.RawURLEncoding.EncodeToString(point[33:])
+	keys := []any{map[string]any{"kty": "EC", "crv": "P-256", "use": "jwt-svid", "kid": "token", "x": x, "y": y}}
 	for _, ca := range authorities {
 		keys = append(keys, map[string]any{"kty": "EC", "crv": "P-256", "use": "x509-svid", "x5c": [][]byte{ca.Certificate.Raw}})
 	}

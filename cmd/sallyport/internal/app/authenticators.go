@@ -104,7 +104,7 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 	case c.SignedHeader != nil:
 		made, err = signedheader.New(name, *c.SignedHeader, signedheader.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.ClientCredentials != nil:
-		made, err = clientcredentials.New(name, *c.ClientCredentials, clientcredentials.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+		made, err = clientcredentials.New(name, *c.ClientCredentials, clientcredentials.Deps{Logger: a.logger, Meter: a.telemetry.Meter, Metrics: a.telemetry.Metrics})
 	case c.HTTPSignature != nil:
 		made, err = httpsignature.New(name, *c.HTTPSignature, httpsignature.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	default:

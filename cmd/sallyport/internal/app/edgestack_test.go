@@ -33,6 +33,11 @@ func importFilters(t *testing.T, unsigned bool) *importedGateway {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return importGateway(t, data, unsigned)
+}
+
+func importGateway(t *testing.T, data []byte, unsigned bool) *importedGateway {
+	t.Helper()
 	res, err := edgestack.Import([]edgestack.File{{Name: "filters.yaml", Data: data}}, edgestack.Options{
 		Issuers: map[string]string{"jwt": "https://idp.example"}, AllowUnsigned: unsigned,
 	})
@@ -133,43 +138,72 @@ const unset = "\x00unset"
 func TestImportedHeaders(t *testing.T) {
 	g := importFilters(t, true)
 	for alg, token := range map[string]string{"none": sample(t, "none", nil), "EdDSA": g.signed(t, nil)} {
-		want := map[string]string{
-			"X-Fixed-String":           "Fixed String",
-			"X-Token-String":           token,
-			"X-Token-H-Alg":            alg,
-			"X-Token-H-Typ":            "JWT",
-			"X-Token-H-Extra":          "so much",
-			"X-Token-C-Sub":            "1234567890",
-			"X-Token-C-Name":           "John Doe",
-			"X-Token-C-Optional-Empty": "",
-			"X-Token-C-Optional-Unset": unset,
-			"X-Token-C-Iat":            "1.516239022e+09",
-			"X-Token-C-Iat-Decimal":    "1516239022",
-			"X-Token-S":                token[strings.LastIndexByte(token, '.')+1:],
-			"X-Authorization":          `Authenticated JWT; sub=1234567890; name="John Doe"`,
-			"X-Ua":                     "tester/1",
+		g.wantHeaders(t, alg, token)
+	}
+}
+
+// wantHeaders demands that the service is shown what the documentation states.
+func (g *importedGateway) wantHeaders(t *testing.T, alg, token string) {
+	t.Helper()
+	want := map[string]string{
+		"X-Fixed-String":           "Fixed String",
+		"X-Token-String":           token,
+		"X-Token-H-Alg":            alg,
+		"X-Token-H-Typ":            "JWT",
+		"X-Token-H-Extra":          "so much",
+		"X-Token-C-Sub":            "1234567890",
+		"X-Token-C-Name":           "John Doe",
+		"X-Token-C-Optional-Empty": "",
+		"X-Token-C-Optional-Unset": unset,
+		"X-Token-C-Iat":            "1.516239022e+09",
+		"X-Token-C-Iat-Decimal":    "1516239022",
+		"X-Token-S":                token[strings.LastIndexByte(token, '.')+1:],
+		"X-Authorization":          `Authenticated JWT; sub=1234567890; name="John Doe"`,
+		"X-Ua":                     "tester/1",
+	}
+	sent := map[string]string{"User-Agent": "tester/1"}
+	for name := range want {
+		sent[name] = "the client's"
+	}
+	if status, _, body := g.get(t, "/myservice/x", token, sent); status != http.StatusOK {
+		t.Fatalf("%s: status %d: %s", alg, status, body)
+	}
+	seen := <-g.seen
+	got := map[string]string{}
+	for name := range want {
+		got[name] = unset
+		if values, there := seen[name]; there {
+			got[name] = strings.Join(values, " and ")
 		}
-		sent := map[string]string{"User-Agent": "tester/1"}
-		for name := range want {
-			sent[name] = "the client's"
-		}
-		if status, _, body := g.get(t, "/myservice/x", token, sent); status != http.StatusOK {
-			t.Fatalf("%s: status %d: %s", alg, status, body)
-		}
-		seen := <-g.seen
-		got := map[string]string{}
-		for name := range want {
-			got[name] = unset
-			if values, there := seen[name]; there {
-				got[name] = strings.Join(values, " and ")
-			}
-		}
-		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("%s: %s", alg, d)
-		}
-		if a := seen.Get("Authorization"); a != "" {
-			t.Errorf("%s: the service is shown %q", alg, a)
-		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("%s: %s", alg, d)
+	}
+	if a := seen.Get("Authorization"); a != "" {
+		t.Errorf("%s: the service is shown %q", alg, a)
+	}
+}
+
+// sampleToken is the token of Edge Stack's example to the letter. It has neither
+// issuer, audience nor expiry, and no scopes.
+const sampleToken = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIiwiZXh0cmEiOiJzbyBtdWNoIn0.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ."
+
+// TestImportedSample: the example's own token gives the example's own results where
+// somebody insists on unsigned tokens, and no rule of a FilterPolicy asks for scopes.
+func TestImportedSample(t *testing.T) {
+	data, err := os.ReadFile("../edgestack/testdata/filters.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const scopes = ", arguments: {scope: [read, write]}"
+	if !strings.Contains(string(data), scopes) {
+		t.Fatal("the example's FilterPolicy asks for other scopes")
+	}
+	g := importGateway(t, []byte(strings.Replace(string(data), scopes, "", 1)), true)
+	g.wantHeaders(t, "none", sampleToken)
+
+	if status, _, _ := importFilters(t, true).get(t, "/myservice/x", sampleToken, nil); status != http.StatusForbidden {
+		t.Errorf("without the scopes that the FilterPolicy asks for: status %d, want 403", status)
 	}
 }
 
@@ -183,7 +217,7 @@ func TestImportedRefusals(t *testing.T) {
 		body        string
 	}{
 		"unsigned":      {"/myservice/x", sample(t, "none", nil), 401, `"httpStatus": "401"`},
-		"the article's": {"/myservice/x", "eyJhbGciOiJub25lIiwidHlwIjoiSldUIiwiZXh0cmEiOiJzbyBtdWNoIn0.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ.", 401, `"httpStatus": "401"`},
+		"the article's": {"/myservice/x", sampleToken, 401, `"httpStatus": "401"`},
 		"no token":      {"/myservice/x", "", 401, `"httpStatus": "401"`},
 		"expired":       {"/myservice/x", g.signed(t, map[string]any{"exp": 1516239023}), 401, `"altErrorMessage": "expired"`},
 		"audience":      {"/myservice/x", g.signed(t, map[string]any{"aud": "other"}), 401, `"altErrorMessage": "invalid"`},

@@ -90,7 +90,7 @@ func (f *filter) jwt(s *section, opts Options) {
 func (f *filter) issuer(s *section, opts Options) {
 	issuer := s.text("issuer")
 	if !s.flag("requireIssuer") && issuer != "" {
-		s.differ("issuer", "a token without iss is refused")
+		s.differ("issuer", "a signed token without iss is refused")
 	}
 	if issuer == "" {
 		if issuer = given(opts.Issuers, f.name); issuer == "" {
@@ -105,7 +105,7 @@ func (f *filter) issuer(s *section, opts Options) {
 func (f *filter) audience(s *section, opts Options) {
 	audience := s.text("audience")
 	if !s.flag("requireAudience") && audience != "" {
-		s.differ("requireAudience", "a token without aud is refused: one made for another service must not enter here")
+		s.differ("requireAudience", "a signed token without aud is refused: one made for another service must not enter here")
 	}
 	if audience == "" {
 		if audience = given(opts.Audiences, f.name); audience == "" {
@@ -131,7 +131,16 @@ func (f *filter) algorithms(s *section, opts Options) {
 		algorithms = slices.DeleteFunc(slices.Clone(algorithms), func(a string) bool { return a == "none" })
 		if opts.AllowUnsigned {
 			f.auth["insecure_allow_unsigned"] = true
-			s.differ("validAlgorithms", "INSECURE: tokens that nobody signed are accepted, so that anybody can be anybody; their iss, aud and exp must hold, which Edge Stack does not ask for")
+			var optional []string
+			for _, c := range [][2]string{{"requireIssuer", "iss"}, {"requireAudience", "aud"}, {"requireExpiresAt", "exp"}} {
+				if !s.flag(c[0]) {
+					optional = append(optional, c[1])
+				}
+			}
+			if optional != nil {
+				f.auth["insecure_optional_claims"] = optional
+			}
+			s.differ("validAlgorithms", "INSECURE: tokens that nobody signed are accepted, so that anybody can be anybody")
 		} else {
 			s.differ("validAlgorithms", "none is refused: anybody could write a token and be anybody; tokens must be signed (--insecure-allow-unsigned accepts the others too)")
 		}
@@ -157,7 +166,7 @@ func (f *filter) algorithms(s *section, opts Options) {
 func (f *filter) times(s *section) {
 	const most = time.Minute
 	if !s.flag("requireExpiresAt") {
-		s.differ("requireExpiresAt", "a token without exp is refused: it could never be taken back")
+		s.differ("requireExpiresAt", "a signed token without exp is refused: it could never be taken back")
 	}
 	for key, claim := range map[string]string{"requireIssuedAt": "iat", "requireNotBefore": "nbf"} {
 		if s.flag(key) {
