@@ -255,6 +255,14 @@ type Asserter interface {
 	AssertedHeaders() []string
 }
 
+// Voucher is an authenticator that believes some proxies what they say of their clients'
+// certificates.
+type Voucher interface {
+	// Vouches returns what reports whether the peer of a request is one of them; nil if
+	// this one reads no such headers.
+	Vouches() func(r *Request) bool
+}
+
 // Runner is an authenticator that works in the background. Run returns when ctx
 // ends.
 type Runner interface {

@@ -391,6 +391,30 @@ func TestRevocationAboveTheNearest(t *testing.T) {
 	}
 }
 
+// TestRevocationOfTheCrossCertified: an authority with certificates of two roots speaks for
+// its clients as long as one of them has not taken its own back.
+func TestRevocationOfTheCrossCertified(t *testing.T) {
+	s := newSite(t)
+	other := certstest.NewCA(t, "other root")
+	team := s.clients.Intermediate(t, "team CA")
+	cross := other.Cross(t, team)
+	carol := team.Issue(t, "carol", nil)
+	until := time.Now().Add(time.Hour)
+	certstest.Write(t, s.config.ClientCAFile, slices.Concat(s.clients.PEM(), other.PEM(), team.PEM(), cross.PEM()))
+	list := func(by, of *certstest.CA, revoked bool) []byte {
+		if revoked {
+			return by.RevocationList(t, until, tls.Certificate{Leaf: of.Certificate})
+		}
+		return by.RevocationList(t, until)
+	}
+	for _, tt := range []struct{ one, two, in bool }{{false, false, true}, {true, false, true}, {false, true, true}, {true, true, false}} {
+		s.withCRL(t, slices.Concat(list(s.clients, team, tt.one), list(other, cross, tt.two), team.RevocationList(t, until)))
+		if _, err := handshake(t, s.open(t).TLS(), s.client(carol)); (err == nil) != tt.in {
+			t.Errorf("revoked by the first root %v, by the second %v: %v", tt.one, tt.two, err)
+		}
+	}
+}
+
 // TestResumption: a session lives no longer than the trust it was made with.
 func TestResumption(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

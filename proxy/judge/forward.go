@@ -54,7 +54,7 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 				}
 			}
 		case forwarded:
-			if rebuilt(h.Name) {
+			if rebuilt(h.Name) || certifies(fold(h.Name)) && !j.believed(&c.who) {
 				continue
 			}
 		default:
@@ -67,6 +67,11 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		f.Headers = append(f.Headers, h)
 	}
 	f.addForwarded(a, s, in, trusted)
+}
+
+// believed reports whether what the peer says of its client's certificate may be passed on.
+func (j *Judge) believed(r *authn.Request) bool {
+	return len(j.cfg.Vouchers) == 0 || slices.ContainsFunc(j.cfg.Vouchers, func(vouches func(*authn.Request) bool) bool { return vouches(r) })
 }
 
 // ends reports whether a header carries credentials for the gateway. It does so on every

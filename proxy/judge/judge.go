@@ -70,6 +70,9 @@ type Config struct {
 	// AssertedHeaders are those of CredentialHeaders that are forwarded only when an
 	// authenticator has taken them.
 	AssertedHeaders []string
+	// Vouchers report whether the peer of a request is a proxy that is believed what it
+	// says of its client's certificate. With any, no upstream hears of it from others.
+	Vouchers []func(r *authn.Request) bool
 	// IdentityHeaders are further header names that clients may not send.
 	IdentityHeaders []string
 	// Tracer makes the spans of authenticating and deciding; nil: none.

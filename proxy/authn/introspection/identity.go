@@ -136,11 +136,9 @@ func describe(id *authz.Identity, m map[string]any) error {
 		return errors.New("act is not an object")
 	}
 	for _, name := range []string{"scope", "scp"} {
-		scopes, err := jwt.Scopes(m, name)
-		if err != nil {
+		if id.Scopes, err = jwt.AppendScopes(id.Scopes, m, name); err != nil {
 			return err
 		}
-		id.Scopes = append(id.Scopes, scopes...)
 	}
 	return nil
 }

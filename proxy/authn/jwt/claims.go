@@ -208,11 +208,10 @@ func (r *rules) describe(id *authz.Identity, claims map[string]any) error {
 		return errors.New("act is not an object")
 	}
 	for _, name := range r.scopes {
-		scopes, err := Scopes(claims, name)
-		if err != nil {
+		var err error
+		if id.Scopes, err = AppendScopes(id.Scopes, claims, name); err != nil {
 			return err
 		}
-		id.Scopes = append(id.Scopes, scopes...)
 	}
 	return nil
 }

@@ -1,13 +1,21 @@
 package jwt
 
 import (
+	"bytes"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	"encoding/base64"
 	"encoding/json"
+	"math"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
@@ -68,4 +76,64 @@ func FuzzSigned(f *testing.F) {
 			t.Fatalf("accepted as %+v", id)
 		}
 	})
+}
+
+// FuzzSealed: whatever has five parts, nothing panics, and only what encrypts a token of
+// the issuer is accepted. Everybody can encrypt.
+func FuzzSealed(f *testing.F) {
+	ed := fuzzSigner()
+	opener, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{7}, 32)) // the same in each process
+	if err != nil {
+		f.Fatal(err)
+	}
+	file := writePEM(f, opener)
+	a := newFromFile(f, func(c *Config) {
+		c.DecryptionKeysFiles, c.VerificationLimit.Failures = []string{file}, setting.Rate(math.Inf(1))
+	}, ed)
+	signed := ed.Sign(f, ed.Header(), claims(testIssuer, nil))
+	for _, alg := range []string{"ECDH-ES", "ECDH-ES+A256KW"} {
+		for _, enc := range []string{"A128GCM", "A256GCM", "A128CBC-HS256", "A256CBC-HS512"} {
+			f.Add(seal(f, &opener.PublicKey, alg, enc, signed, nil))
+		}
+		f.Add(seal(f, &opener.PublicKey, alg, "A128GCM", "{}", nil))
+		f.Add(withHeader(f, seal(f, &opener.PublicKey, alg, "A128GCM", signed, nil), map[string]any{"zip": "DEF", "apu": "AA"}))
+	}
+	f.Add(josetest.Base64([]byte(`{"alg":"ECDH-ES","enc":"A128GCM","cty":"JWT","epk":{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}}`)) + "..AAAA.AA.AA")
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := present(t, a, text)
+		if (id == nil) == (err == nil) {
+			t.Fatalf("got %v and %v", id, err)
+		}
+		if err == nil && (id.Subject != "alice" || id.Issuer != testIssuer) {
+			t.Fatalf("accepted %q as %+v", text, id)
+		}
+	})
+}
+
+// FuzzProof: whatever the DPoP header says, nothing panics, and a proof is good only as it
+// was signed.
+func FuzzProof(f *testing.F) {
+	holder := fuzzSigner()
+	holder.KeyID = ""
+	proof := prove(f, holder, "token", nil, nil)
+	f.Add(proof)
+	f.Add(prove(f, josetest.New(f, "", "RS256"), "token", nil, nil))
+	f.Add(prove(f, josetest.New(f, "", "ES384"), "token", map[string]any{"kid": "x", "crit": []string{"jwk"}}, nil))
+	f.Add(josetest.Base64([]byte(`{"typ":"dpop+jwt","alg":"EdDSA","jwk":{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}}`)) + ".e30.AA")
+	f.Add(josetest.Base64([]byte(`{"typ":"dpop+jwt","alg":"RS256","jwk":{"kty":"RSA","n":"AQ","e":"AQ"}}`)) + ".e30.AA")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, k, err := jose.ParseSelfSigned(text, dpop.Default().Algorithms)
+		if err == nil && josetest.Base64(k.Thumbprint) == holder.Thumbprint(t) && text != proof && !signedByHolder(text, holder) {
+			t.Fatalf("accepted %q, which was not signed", text)
+		}
+	})
+}
+
+// signedByHolder verifies with the standard library alone.
+func signedByHolder(text string, holder *josetest.Signer) bool {
+	at := strings.LastIndexByte(text, '.')
+	signature, err := base64.RawURLEncoding.DecodeString(text[at+1:])
+	private, _ := holder.Private.(ed25519.PrivateKey)
+	public, _ := private.Public().(ed25519.PublicKey)
+	return err == nil && ed25519.Verify(public, []byte(text[:at]), signature)
 }

@@ -19,22 +19,25 @@ func Strings(members map[string]any, name string) ([]string, error) {
 	return stringOrList(members, name)
 }
 
-// Scopes reads a member that holds scopes: text with spaces between them (RFC 6749
-// section 3.3), or an array. Some issuers put such text into an array in scope and scp. In
-// other members an element is one name, and one with a space is left out: no scope has
-// one, and "billing admin" must not pass for admin.
-func Scopes(members map[string]any, name string) ([]string, error) {
+// AppendScopes appends to scopes those of a member: text with spaces between them (RFC
+// 6749 section 3.3), or an array. Some issuers put such text into an array in scope and
+// scp. In other members an element is one name, and one with a space is left out: no scope
+// has one, and "billing admin" must not pass for admin.
+func AppendScopes(scopes []string, members map[string]any, name string) ([]string, error) {
 	elements, err := stringOrList(members, name)
 	if err != nil {
 		return nil, err
 	}
-	_, whole := members[name].([]any)
-	whole = whole && name != "scope" && name != "scp"
-	var scopes []string
+	_, names := members[name].([]any)
+	names = names && name != "scope" && name != "scp"
 	for _, e := range elements {
-		parts := strings.FieldsFunc(e, func(r rune) bool { return r == ' ' })
-		if !whole || len(parts) == 1 && parts[0] == e {
-			scopes = append(scopes, parts...)
+		if names && strings.Contains(e, " ") {
+			continue
+		}
+		for s := range strings.SplitSeq(e, " ") {
+			if s != "" {
+				scopes = append(scopes, s)
+			}
 		}
 	}
 	return scopes, nil

@@ -168,6 +168,18 @@ func (f *forwarded) proxy(r *authn.Request) (string, error) {
 	return "", fmt.Errorf("%w: certificate of %q matches none of forwarded.from", authn.ErrInvalid, leaf.Subject)
 }
 
+// Vouches returns what reports whether the peer of a request is a proxy whose word counts;
+// nil without forwarded.
+func (a *Authenticator) Vouches() func(r *authn.Request) bool {
+	if a.forwarded == nil {
+		return nil
+	}
+	return func(r *authn.Request) bool {
+		_, err := a.forwarded.proxy(r)
+		return err == nil
+	}
+}
+
 // identifyForwarded reads and verifies what the headers say, and says until when that
 // holds: a while, and no longer than what it was verified with.
 func (a *Authenticator) identifyForwarded(t *trust, text, chain string, now time.Time) (*authz.Identity, time.Time, error) {

@@ -256,6 +256,12 @@ func TestWhoForwards(t *testing.T) {
 		if id, err := a.Authenticate(t.Context(), r); !errors.Is(err, authn.ErrInvalid) {
 			t.Errorf("%s: %v, %v; want ErrInvalid", name, id, err)
 		}
+		if got := a.Vouches()(r); got != (name == "two headers") {
+			t.Errorf("%s: the peer is believed: %v", name, got)
+		}
+	}
+	if own, err := New("mesh", Config{AllowedSANs: []string{"**"}}); err != nil || own.Vouches() != nil {
+		t.Errorf("an authenticator that reads no headers believes proxies: %v", err)
 	}
 	// The proxy's own certificate is of an allowed name, and not the client's.
 	if id, err := a.Authenticate(t.Context(), e.from()); !errors.Is(err, authn.ErrNotMine) {
@@ -263,7 +269,6 @@ func TestWhoForwards(t *testing.T) {
 	}
 }
 
-// TestForwardedReload: authorities are replaced, and what they verified ends with them.
 // TestForwardedChainEnds: what was verified counts no longer than each certificate of the
 // chain, not only the client's.
 func TestForwardedChainEnds(t *testing.T) {
@@ -289,6 +294,7 @@ func TestForwardedChainEnds(t *testing.T) {
 	}
 }
 
+// TestForwardedReload: authorities are replaced, and what they verified ends with them.
 func TestForwardedReload(t *testing.T) {
 	e := newEdge(t)
 	a := e.open(t, "xfcc", e.caFile)

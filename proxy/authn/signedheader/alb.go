@@ -102,7 +102,7 @@ func (a *alb) AuthenticateToken(ctx context.Context, token string, r *authn.Requ
 	if base == "" {
 		base = keysOf(t.signer)
 	}
-	key, err := a.keys.get(ctx, base+"/"+t.kid)
+	key, err := a.keys.get(ctx, r.Client, base+"/"+t.kid)
 	if err == nil && !verifyES256(key, t.input, t.signature) {
 		err = fmt.Errorf("%w: signature does not match", authn.ErrInvalid)
 	}

@@ -45,7 +45,7 @@ func (m members) with(changes members) members {
 	return out
 }
 
-func marshal(t *testing.T, m members) []byte {
+func marshal(t testing.TB, m members) []byte {
 	t.Helper()
 	out, err := json.Marshal(m)
 	if err != nil {
@@ -55,7 +55,7 @@ func marshal(t *testing.T, m members) []byte {
 }
 
 // sign makes a token as enc writes its parts.
-func sign(t *testing.T, enc *base64.Encoding, key any, header, claims members) string {
+func sign(t testing.TB, enc *base64.Encoding, key any, header, claims members) string {
 	t.Helper()
 	input := enc.EncodeToString(marshal(t, header)) + "." + enc.EncodeToString(marshal(t, claims))
 	sum := sha256.Sum256([]byte(input))

@@ -169,6 +169,18 @@ func assertedHeaders(all map[string]*authenticator) (out []string) {
 	return out
 }
 
+// vouchers say which proxies are believed what they say of clients' certificates.
+func vouchers(all map[string]*authenticator) (out []func(*authn.Request) bool) {
+	for _, x := range all {
+		if v, ok := x.Authenticator.(authn.Voucher); ok {
+			if vouches := v.Vouches(); vouches != nil {
+				out = append(out, vouches)
+			}
+		}
+	}
+	return out
+}
+
 // unsignedHeaders are those that a proxy in front sets without a signature: a client
 // could have sent them too, so they end here.
 func unsignedHeaders(all map[string]*authenticator) (out []string) {
