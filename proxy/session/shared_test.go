@@ -302,13 +302,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	redis.Kill()
 	asks("killed")
 	redis.Restart()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	if err := redistest.Retry(func() error { _, err := load(t, a, j, now); return err }, ErrUnreachable); err != nil {
 		t.Errorf("after Redis came back: %v", err)
 	}
 }
@@ -345,12 +339,7 @@ func TestRedisHangs(t *testing.T) {
 		t.Errorf("renewal: %v, want ErrUnreachable", err)
 	}
 	redis.Signal(syscall.SIGCONT)
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	if err := redistest.Retry(func() error { _, err := load(t, a, j, now); return err }, ErrUnreachable); err != nil {
 		t.Errorf("after Redis went on: %v", err)
 	}
 }
@@ -379,15 +368,13 @@ func TestRenewalOutlivesRedis(t *testing.T) {
 	redis.Restart()
 	for name, store := range map[string]*Shared{"who renewed it": a, "the other": b} {
 		var got *Session
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		err := redistest.Retry(func() (err error) {
 			got, err = store.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) {
 				t.Errorf("%s: a refresh token is used twice", name)
 				return nil, ErrNone
 			})
-			if !errors.Is(err, ErrUnreachable) || time.Now().After(deadline) {
-				break
-			}
-		}
+			return err
+		}, ErrUnreachable)
 		if err != nil || got.RefreshToken != "rt2" {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}

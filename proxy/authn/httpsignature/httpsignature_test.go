@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -329,13 +328,8 @@ func TestNonceReplicas(t *testing.T) {
 		_, err := at.Authenticate(t.Context(), s.request(t, "sig1", o))
 		return err
 	}
-	until := func(at *Authenticator, nonce string) (err error) {
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-			if err = show(at, nonce); !errors.Is(err, authn.ErrUnavailable) {
-				break
-			}
-		}
-		return err
+	until := func(at *Authenticator, nonce string) error {
+		return redistest.Retry(func() error { return show(at, nonce) }, authn.ErrUnavailable)
 	}
 	if err := show(a, `;nonce="one"`); err != nil {
 		t.Fatal(err)
@@ -361,15 +355,7 @@ func TestNonceReplicas(t *testing.T) {
 	if err := until(b, `;nonce="two"`); !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("at the other, once Redis is back: %v, want ErrInvalid", err)
 	}
-	if !slices.Contains(a.Files(), password) {
-		t.Errorf("files %q, want the password among them", a.Files())
-	}
-	if err := os.Remove(password); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Reload(t.Context()); err == nil {
-		t.Error("a password that is not there was read")
-	}
+	redistest.ReadsPassword(t, a, password)
 }
 
 // TestBadSignatureKeepsNonce: who cannot sign cannot spend the nonces of who can.

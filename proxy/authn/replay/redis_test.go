@@ -129,24 +129,14 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 		t.Errorf("what the process saw itself: %v, want ErrUsed", err)
 	}
 	server.Restart()
-	if err := until(func() error { return a.Use(t.Context(), use("key", "during0")) }); err != nil {
+	if err := redistest.Retry(func() error { return a.Use(t.Context(), use("key", "during0")) }, ErrUnreachable); err != nil {
 		t.Errorf("after it came back: %v", err)
 	}
 	for _, id := range []string{"before", "during0"} {
-		if err := until(func() error { return b.Use(t.Context(), use("key", id)) }); !errors.Is(err, ErrUsed) {
+		if err := redistest.Retry(func() error { return b.Use(t.Context(), use("key", id)) }, ErrUnreachable); !errors.Is(err, ErrUsed) {
 			t.Errorf("%s at the other: %v, want ErrUsed", id, err)
 		}
 	}
-}
-
-// until asks until Redis answers.
-func until(ask func() error) (err error) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if err = ask(); !errors.Is(err, ErrUnreachable) {
-			return err
-		}
-	}
-	return err
 }
 
 // TestAnswerIsLost: Redis takes a claim and its answer comes too late. That was no use, so
@@ -155,7 +145,7 @@ func TestAnswerIsLost(t *testing.T) {
 	server := redistest.Start(t, t.TempDir(), redistest.Open)
 	at := redis.Server{Address: server.Address}
 	a, b := replica(t, at, func(c *Config) { c.Redis.Timeout = 200 * time.Millisecond }), replica(t, at, nil)
-	if err := until(func() error { return a.Use(t.Context(), use("key", "first")) }); err != nil {
+	if err := redistest.Retry(func() error { return a.Use(t.Context(), use("key", "first")) }, ErrUnreachable); err != nil {
 		t.Fatal(err)
 	}
 	server.Signal(syscall.SIGSTOP)
@@ -174,7 +164,7 @@ func TestAnswerIsLost(t *testing.T) {
 	if err := b.Use(t.Context(), use("key", "lost")); !errors.Is(err, ErrUsed) {
 		t.Errorf("at the other: %v, want ErrUsed", err)
 	}
-	if err := until(func() error { return a.Use(t.Context(), use("key", "lost")) }); err != nil {
+	if err := redistest.Retry(func() error { return a.Use(t.Context(), use("key", "lost")) }, ErrUnreachable); err != nil {
 		t.Errorf("where it came first: %v", err)
 	}
 	if err := a.Use(t.Context(), use("key", "lost")); !errors.Is(err, ErrUsed) {
