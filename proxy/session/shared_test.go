@@ -471,6 +471,24 @@ func TestRedisConfig(t *testing.T) {
 	}
 }
 
+// TestOnceWithoutAnAnswer: what Redis noted and could not say is not taken for used.
+func TestOnceWithoutAnAnswer(t *testing.T) {
+	redis := newServer(t)
+	way := redis.Losing()
+	redis.Address = way.Address
+	a := redis.replica("login")
+	now := time.Now()
+	if fresh, err := a.Once(t.Context(), "one", now, time.Minute); !fresh || err != nil {
+		t.Fatalf("one: %v, %v", fresh, err)
+	}
+	way.Lose()
+	for i, want := range []bool{true, false} {
+		if fresh, err := a.Once(t.Context(), "two", now, time.Minute); fresh != want || err != nil {
+			t.Errorf("time %d: %v, %v, want %v", i, fresh, err, want)
+		}
+	}
+}
+
 // TestSharedOverTLS: sessions are asked of the Redis that is meant and of no other.
 func TestSharedOverTLS(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key")

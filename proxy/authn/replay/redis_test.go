@@ -172,6 +172,25 @@ func TestAnswerIsLost(t *testing.T) {
 	}
 }
 
+// TestAnswerIsLostOnTheWay: the connection ends before the answer, the question is asked
+// again at once, and the use counts, once.
+func TestAnswerIsLostOnTheWay(t *testing.T) {
+	way := redistest.Start(t, t.TempDir(), redistest.Open).Losing()
+	a, b := replica(t, redis.Server{Address: way.Address}, nil), replica(t, redis.Server{Address: way.Address}, nil)
+	if err := a.Use(t.Context(), use("key", "first")); err != nil {
+		t.Fatal(err)
+	}
+	way.Lose()
+	if err := a.Use(t.Context(), use("key", "lost")); err != nil {
+		t.Errorf("got %v", err)
+	}
+	for name, m := range map[string]*Memory{"there": a, "at the other": b} {
+		if err := m.Use(t.Context(), use("key", "lost")); !errors.Is(err, ErrUsed) {
+			t.Errorf("again %s: %v, want ErrUsed", name, err)
+		}
+	}
+}
+
 // TestRedisIsFull: what Redis does not take is not used.
 func TestRedisIsFull(t *testing.T) {
 	server := redistest.Start(t, t.TempDir(), redistest.Open+"maxmemory 1\nmaxmemory-policy noeviction\n")
