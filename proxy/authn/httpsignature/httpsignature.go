@@ -77,7 +77,8 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		a.consumers = append(a.consumers, made)
 	}
 	var err error
-	if a.seen, err = replay.New(replay.Config{Kind: "nonce", Name: name, Room: replay.Room{All: a.config.Nonce.ReplayEntries}, Redis: c.Nonce.ReplayRedis}); err != nil {
+	room := replay.Room{All: a.config.Nonce.ReplayEntries, PerKey: c.Nonce.ReplayEntriesPerKey}
+	if a.seen, err = replay.New(replay.Config{Kind: "nonce", Name: name, Room: room, Redis: c.Nonce.ReplayRedis}); err != nil {
 		return nil, fmt.Errorf("nonce: %w", err)
 	}
 	if a.limiter, err = limit.New(a.config.VerificationLimit); err != nil {
@@ -254,6 +255,8 @@ func (a *Authenticator) spendNonce(ctx context.Context, s *signature, k *key, no
 		return fmt.Errorf("%w: the nonce %w", authn.ErrInvalid, err)
 	case errors.Is(err, replay.ErrFull):
 		return fmt.Errorf("%w; raise nonce.replay_entries", err)
+	case errors.Is(err, authn.ErrTooMany):
+		return fmt.Errorf("the key has shown %d nonces, as many as are remembered of one; raise nonce.replay_entries_per_key: %w", a.config.Nonce.ReplayEntriesPerKey, err)
 	}
 	return err
 }

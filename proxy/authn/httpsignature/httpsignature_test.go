@@ -312,6 +312,33 @@ func TestNonce(t *testing.T) {
 	check("what was forgotten, when signatures may be older", try(s, `;nonce="b"`, testNow), authn.ErrExpired, "")
 }
 
+// TestNonceShares: a key that has used up its share gets 429, what it used counts once all
+// the same, and another key notices nothing.
+func TestNonceShares(t *testing.T) {
+	greedy, modest := newTestSigner(t, "k1", edwards), newTestSigner(t, "k2", edwards)
+	a := newTest(t, func(c *Config) { c.Nonce.ReplayEntriesPerKey = 2 }, greedy, modest)
+	for i, step := range []struct {
+		who   *signer
+		nonce string
+		want  error
+	}{
+		{greedy, "a", nil},
+		{greedy, "b", nil},
+		{greedy, "c", authn.ErrTooMany},
+		{greedy, "a", authn.ErrInvalid},
+		{modest, "a", nil},
+		{modest, "b", nil},
+	} {
+		o := step.who.order()
+		o.parameters += `;nonce="` + step.nonce + `"`
+		_, err := a.Authenticate(t.Context(), step.who.request(t, "sig1", o))
+		tooMany := (*authn.TooManyError)(nil)
+		if !errors.Is(err, step.want) || errors.As(err, &tooMany) != errors.Is(step.want, authn.ErrTooMany) || tooMany != nil && tooMany.RetryAfter <= 0 {
+			t.Errorf("step %d: %v, want %v", i, err, step.want)
+		}
+	}
+}
+
 // TestNonceReplicas: a nonce that one replica took is refused by the other. While Redis is
 // away nobody knows, which is no replay and 503.
 func TestNonceReplicas(t *testing.T) {
