@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -28,7 +29,7 @@ func (s *Server) Losing() *Losing {
 			if err != nil {
 				return
 			}
-			all.Go(func() { way.carry(from, to) })
+			all.Go(func() { way.carry(s.t.Context(), from, to) })
 		}
 	})
 	s.t.Cleanup(func() {
@@ -42,9 +43,9 @@ func (s *Server) Losing() *Losing {
 // Lose has the server hear the next question, and nobody its answer.
 func (w *Losing) Lose() { w.lose.Store(true) }
 
-func (w *Losing) carry(from net.Conn, address string) {
+func (w *Losing) carry(ctx context.Context, from net.Conn, address string) {
 	defer from.Close() //nolint:errcheck // a way ends either way
-	to, err := net.Dial("tcp", address)
+	to, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return
 	}
