@@ -122,10 +122,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range own {
-		if err := a.spendNonce(ctx, s, who, r.Now); err != nil {
-			return nil, fmt.Errorf("signature %.64q: %w", s.label, err)
-		}
+	if err := a.spendNonces(ctx, own, who, r.Now); err != nil {
+		return nil, err
 	}
 	r.Spend(fieldInput)
 	r.Spend(fieldSignature)
@@ -241,13 +239,16 @@ func (a *Authenticator) oldest(now time.Time) int64 {
 	return now.Add(-a.config.MaxAge - a.config.Leeway).Unix()
 }
 
-// spendNonce has a nonce count once for the key of a consumer: nobody can spend that of
-// another.
-func (a *Authenticator) spendNonce(ctx context.Context, s *signature, k *key, now time.Time) error {
-	if !s.hasNonce {
-		return nil
+// spendNonces has the nonces of a request count once for the key of a consumer: nobody can
+// spend those of another.
+func (a *Authenticator) spendNonces(ctx context.Context, all []*signature, k *key, now time.Time) error {
+	var uses []replay.Use
+	for _, s := range all {
+		if s.hasNonce {
+			uses = append(uses, replay.Use{Key: k.owner.subject + "\x00" + s.keyID, ID: s.nonce, Made: s.created, Oldest: a.oldest(now)})
+		}
 	}
-	err := a.seen.Use(ctx, replay.Use{Key: k.owner.subject + "\x00" + s.keyID, ID: s.nonce, Made: s.created, Oldest: a.oldest(now)})
+	err := a.seen.Use(ctx, uses...)
 	switch {
 	case errors.Is(err, replay.ErrForgotten):
 		return fmt.Errorf("%w: %w: created too long ago", authn.ErrInvalid, authn.ErrExpired)

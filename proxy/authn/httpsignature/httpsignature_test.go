@@ -339,6 +339,28 @@ func TestNonceShares(t *testing.T) {
 	}
 }
 
+// TestNoncesOfOneRequest count together: what was not remembered whole was not used.
+func TestNoncesOfOneRequest(t *testing.T) {
+	s := newTestSigner(t, "k1", edwards)
+	a := newTest(t, func(c *Config) { c.Nonce.ReplayEntries = 1 }, s)
+	one, other := s.order(), s.order()
+	one.parameters += `;nonce="a"`
+	other.parameters += `;nonce="b"`
+	both := s.request(t, "sig1", one)
+	input, value := s.fields(t, "sig2", other)
+	set(both, fieldInput, both.Header(fieldInput)+", "+input)
+	set(both, fieldSignature, both.Header(fieldSignature)+", "+value)
+	if _, err := a.Authenticate(t.Context(), both); !errors.Is(err, authn.ErrUnavailable) {
+		t.Fatalf("two nonces where there is room for one: %v, want ErrUnavailable", err)
+	}
+	if _, err := a.Authenticate(t.Context(), s.request(t, "sig1", one)); err != nil {
+		t.Errorf("one of them afterwards: %v", err)
+	}
+	if _, err := a.Authenticate(t.Context(), both); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("both once one was used: %v, want ErrInvalid", err)
+	}
+}
+
 // TestNonceReplicas: a nonce that one replica took is refused by the other. While Redis is
 // away nobody knows, which is no replay and 503.
 func TestNonceReplicas(t *testing.T) {

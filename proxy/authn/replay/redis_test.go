@@ -83,6 +83,27 @@ func TestReplicasTellEachOther(t *testing.T) {
 	}
 }
 
+// TestTogether: where one of several counted before, none counts now, and the others may
+// come again, at the replica that was asked about them.
+func TestTogether(t *testing.T) {
+	server := redistest.Start(t, t.TempDir(), redistest.Open)
+	a, b := replica(t, redis.Server{Address: server.Address}, nil), replica(t, redis.Server{Address: server.Address}, nil)
+	if err := a.Use(t.Context(), use("key", "one"), use("key", "two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Use(t.Context(), use("key", "three"), use("key", "two"), use("key", "four")); !errors.Is(err, ErrUsed) {
+		t.Errorf("with one that was used: %v, want ErrUsed", err)
+	}
+	if err := b.Use(t.Context(), use("key", "three"), use("key", "four")); err != nil {
+		t.Errorf("without it: %v", err)
+	}
+	for _, id := range []string{"one", "two", "three", "four"} {
+		if err := a.Use(t.Context(), use("key", id)); !errors.Is(err, ErrUsed) {
+			t.Errorf("%s again: %v, want ErrUsed", id, err)
+		}
+	}
+}
+
 // TestOneOfMany: however many replicas and requests there are, a use counts once.
 func TestOneOfMany(t *testing.T) {
 	server := redistest.Start(t, t.TempDir(), redistest.Open)
