@@ -99,6 +99,27 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// TestClaimIsHeardOnce: who did not hear that a key is its own now hears it when it asks
+// again by itself.
+func TestClaimIsHeardOnce(t *testing.T) {
+	s := redistest.Start(t, t.TempDir(), redistest.Open)
+	way := s.Losing()
+	c := open(t, redis.Server{Address: way.Address}, 5*time.Second)
+	if err := c.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	way.Lose()
+	if ok, err := c.Claim(t.Context(), "k", "a", time.Minute); !ok || err != nil {
+		t.Errorf("its own: %v, %v", ok, err)
+	}
+	if n := s.Client().Exists(t.Context(), "k").Val(); n != 1 {
+		t.Errorf("%d keys are there", n)
+	}
+	if ok, err := c.Claim(t.Context(), "k", "b", time.Minute); ok || err != nil {
+		t.Errorf("another's: %v, %v", ok, err)
+	}
+}
+
 // TestBounds: no question outlasts its context, whatever the server does.
 func TestBounds(t *testing.T) {
 	s := redistest.Start(t, t.TempDir(), redistest.Open)

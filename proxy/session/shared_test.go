@@ -306,13 +306,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	redis.Kill()
 	asks("killed")
 	redis.Restart()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	if err := redistest.Retry(func() error { _, err := load(t, a, j, now); return err }, ErrUnreachable); err != nil {
 		t.Errorf("after Redis came back: %v", err)
 	}
 }
@@ -349,12 +343,7 @@ func TestRedisHangs(t *testing.T) {
 		t.Errorf("renewal: %v, want ErrUnreachable", err)
 	}
 	redis.Signal(syscall.SIGCONT)
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	if err := redistest.Retry(func() error { _, err := load(t, a, j, now); return err }, ErrUnreachable); err != nil {
 		t.Errorf("after Redis went on: %v", err)
 	}
 }
@@ -383,15 +372,13 @@ func TestRenewalOutlivesRedis(t *testing.T) {
 	redis.Restart()
 	for name, store := range map[string]*Shared{"who renewed it": a, "the other": b} {
 		var got *Session
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		err := redistest.Retry(func() (err error) {
 			got, err = store.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) {
 				t.Errorf("%s: a refresh token is used twice", name)
 				return nil, ErrNone
 			})
-			if !errors.Is(err, ErrUnreachable) || time.Now().After(deadline) {
-				break
-			}
-		}
+			return err
+		}, ErrUnreachable)
 		if err != nil || got.RefreshToken != "rt2" {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
@@ -484,6 +471,24 @@ func TestRedisConfig(t *testing.T) {
 		change(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+// TestOnceWithoutAnAnswer: what Redis noted and could not say is not taken for used.
+func TestOnceWithoutAnAnswer(t *testing.T) {
+	redis := newServer(t)
+	way := redis.Losing()
+	redis.Address = way.Address
+	a := redis.replica("login")
+	now := time.Now()
+	if fresh, err := a.Once(t.Context(), "one", now, time.Minute); !fresh || err != nil {
+		t.Fatalf("one: %v, %v", fresh, err)
+	}
+	way.Lose()
+	for i, want := range []bool{true, false} {
+		if fresh, err := a.Once(t.Context(), "two", now, time.Minute); fresh != want || err != nil {
+			t.Errorf("time %d: %v, %v, want %v", i, fresh, err, want)
 		}
 	}
 }

@@ -77,7 +77,8 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		a.consumers = append(a.consumers, made)
 	}
 	var err error
-	if a.seen, err = replay.New(replay.Config{Kind: "nonce", Name: name, Room: replay.Room{All: a.config.Nonce.ReplayEntries}, Redis: c.Nonce.ReplayRedis}); err != nil {
+	room := replay.Room{All: a.config.Nonce.ReplayEntries, PerKey: c.Nonce.ReplayEntriesPerKey}
+	if a.seen, err = replay.New(replay.Config{Kind: "nonce", Name: name, Room: room, Redis: c.Nonce.ReplayRedis}); err != nil {
 		return nil, fmt.Errorf("nonce: %w", err)
 	}
 	if a.limiter, err = limit.New(a.config.VerificationLimit); err != nil {
@@ -121,10 +122,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range own {
-		if err := a.spendNonce(ctx, s, who, r.Now); err != nil {
-			return nil, fmt.Errorf("signature %.64q: %w", s.label, err)
-		}
+	if err := a.spendNonces(ctx, own, who, r.Now); err != nil {
+		return nil, err
 	}
 	r.Spend(fieldInput)
 	r.Spend(fieldSignature)
@@ -245,13 +244,16 @@ func (a *Authenticator) oldest(now time.Time) int64 {
 	return now.Add(-a.config.MaxAge - a.config.Leeway).Unix()
 }
 
-// spendNonce has a nonce count once for the key of a consumer: nobody can spend that of
-// another.
-func (a *Authenticator) spendNonce(ctx context.Context, s *signature, k *key, now time.Time) error {
-	if !s.hasNonce {
-		return nil
+// spendNonces has the nonces of a request count once for the key of a consumer: nobody can
+// spend those of another.
+func (a *Authenticator) spendNonces(ctx context.Context, all []*signature, k *key, now time.Time) error {
+	var uses []replay.Use
+	for _, s := range all {
+		if s.hasNonce {
+			uses = append(uses, replay.Use{Key: k.owner.subject + "\x00" + s.keyID, ID: s.nonce, Made: s.created, Oldest: a.oldest(now)})
+		}
 	}
-	err := a.seen.Use(ctx, replay.Use{Key: k.owner.subject + "\x00" + s.keyID, ID: s.nonce, Made: s.created, Oldest: a.oldest(now)})
+	err := a.seen.Use(ctx, uses...)
 	switch {
 	case errors.Is(err, replay.ErrForgotten):
 		return fmt.Errorf("%w: %w: created too long ago", authn.ErrInvalid, authn.ErrExpired)
@@ -259,6 +261,8 @@ func (a *Authenticator) spendNonce(ctx context.Context, s *signature, k *key, no
 		return fmt.Errorf("%w: the nonce %w", authn.ErrInvalid, err)
 	case errors.Is(err, replay.ErrFull):
 		return fmt.Errorf("%w; raise nonce.replay_entries", err)
+	case errors.Is(err, authn.ErrTooMany):
+		return fmt.Errorf("the key has shown %d nonces, as many as are remembered of one; raise nonce.replay_entries_per_key: %w", a.config.Nonce.ReplayEntriesPerKey, err)
 	}
 	return err
 }

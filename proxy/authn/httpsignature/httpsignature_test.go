@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -313,6 +312,55 @@ func TestNonce(t *testing.T) {
 	check("what was forgotten, when signatures may be older", try(s, `;nonce="b"`, testNow), authn.ErrExpired, "")
 }
 
+// TestNonceShares: a key that has used up its share gets 429, what it used counts once all
+// the same, and another key notices nothing.
+func TestNonceShares(t *testing.T) {
+	greedy, modest := newTestSigner(t, "k1", edwards), newTestSigner(t, "k2", edwards)
+	a := newTest(t, func(c *Config) { c.Nonce.ReplayEntriesPerKey = 2 }, greedy, modest)
+	for i, step := range []struct {
+		who   *signer
+		nonce string
+		want  error
+	}{
+		{greedy, "a", nil},
+		{greedy, "b", nil},
+		{greedy, "c", authn.ErrTooMany},
+		{greedy, "a", authn.ErrInvalid},
+		{modest, "a", nil},
+		{modest, "b", nil},
+	} {
+		o := step.who.order()
+		o.parameters += `;nonce="` + step.nonce + `"`
+		_, err := a.Authenticate(t.Context(), step.who.request(t, "sig1", o))
+		tooMany := (*authn.TooManyError)(nil)
+		if !errors.Is(err, step.want) || errors.As(err, &tooMany) != errors.Is(step.want, authn.ErrTooMany) || tooMany != nil && tooMany.RetryAfter <= 0 {
+			t.Errorf("step %d: %v, want %v", i, err, step.want)
+		}
+	}
+}
+
+// TestNoncesOfOneRequest count together: what was not remembered whole was not used.
+func TestNoncesOfOneRequest(t *testing.T) {
+	s := newTestSigner(t, "k1", edwards)
+	a := newTest(t, func(c *Config) { c.Nonce.ReplayEntries = 1 }, s)
+	one, other := s.order(), s.order()
+	one.parameters += `;nonce="a"`
+	other.parameters += `;nonce="b"`
+	both := s.request(t, "sig1", one)
+	input, value := s.fields(t, "sig2", other)
+	set(both, fieldInput, both.Header(fieldInput)+", "+input)
+	set(both, fieldSignature, both.Header(fieldSignature)+", "+value)
+	if _, err := a.Authenticate(t.Context(), both); !errors.Is(err, authn.ErrUnavailable) {
+		t.Fatalf("two nonces where there is room for one: %v, want ErrUnavailable", err)
+	}
+	if _, err := a.Authenticate(t.Context(), s.request(t, "sig1", one)); err != nil {
+		t.Errorf("one of them afterwards: %v", err)
+	}
+	if _, err := a.Authenticate(t.Context(), both); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("both once one was used: %v, want ErrInvalid", err)
+	}
+}
+
 // TestNonceReplicas: a nonce that one replica took is refused by the other. While Redis is
 // away nobody knows, which is no replay and 503.
 func TestNonceReplicas(t *testing.T) {
@@ -329,13 +377,8 @@ func TestNonceReplicas(t *testing.T) {
 		_, err := at.Authenticate(t.Context(), s.request(t, "sig1", o))
 		return err
 	}
-	until := func(at *Authenticator, nonce string) (err error) {
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-			if err = show(at, nonce); !errors.Is(err, authn.ErrUnavailable) {
-				break
-			}
-		}
-		return err
+	until := func(at *Authenticator, nonce string) error {
+		return redistest.Retry(func() error { return show(at, nonce) }, authn.ErrUnavailable)
 	}
 	if err := show(a, `;nonce="one"`); err != nil {
 		t.Fatal(err)
@@ -361,15 +404,7 @@ func TestNonceReplicas(t *testing.T) {
 	if err := until(b, `;nonce="two"`); !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("at the other, once Redis is back: %v, want ErrInvalid", err)
 	}
-	if !slices.Contains(a.Files(), password) {
-		t.Errorf("files %q, want the password among them", a.Files())
-	}
-	if err := os.Remove(password); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Reload(t.Context()); err == nil {
-		t.Error("a password that is not there was read")
-	}
+	redistest.ReadsPassword(t, a, password)
 }
 
 // TestBadSignatureKeepsNonce: who cannot sign cannot spend the nonces of who can.

@@ -320,6 +320,7 @@ func TestValidate(t *testing.T) {
 		"no age":                 {func(c *Config) { c.MaxAge = -1 }, []string{"max_age"}},
 		"leeway":                 {func(c *Config) { c.Leeway = 2 * time.Minute }, []string{"leeway"}},
 		"nonces":                 {func(c *Config) { c.Nonce.ReplayEntries = -1 }, []string{"nonce.replay_entries"}},
+		"share":                  {func(c *Config) { c.Nonce.ReplayEntriesPerKey = -1 }, []string{"nonce.replay_entries_per_key"}},
 		"Redis":                  {func(c *Config) { c.Nonce.ReplayRedis = &redis.Config{} }, []string{"nonce.replay_redis.address"}},
 		"limit":                  {func(c *Config) { c.VerificationLimit = limit.Config{Burst: -1} }, []string{"verification_limit.burst"}},
 		"no subject, no keys":    {func(c *Config) { c.Consumers = []Consumer{{}} }, []string{"consumers[0].subject", "consumers[0].keys"}},

@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,15 +259,7 @@ func TestDPoPReplicas(t *testing.T) {
 	if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("without Redis: %v, want ErrUnavailable", err)
 	}
-	if !slices.Contains(a.Files(), c.DPoP.ReplayRedis.PasswordFile) {
-		t.Errorf("files %q, want the password among them", a.Files())
-	}
-	if err := os.Remove(c.DPoP.ReplayRedis.PasswordFile); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Reload(t.Context()); err == nil {
-		t.Error("a password that is not there was read")
-	}
+	redistest.ReadsPassword(t, a, c.DPoP.ReplayRedis.PasswordFile)
 }
 
 // TestBoundTwice: a token that is bound to a certificate and to a key needs both.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -388,24 +386,19 @@ func TestDPoPReplicas(t *testing.T) {
 		t.Errorf("a token that is not bound, without Redis: %v", err)
 	}
 	server.Restart()
-	if !eventually(t, 20*time.Second, func() bool { return show(a, fresh) == nil }) {
-		t.Error("once Redis is back nothing is accepted")
+	until := func(at *Authenticator) error {
+		return redistest.Retry(func() error { return show(at, fresh) }, authn.ErrUnavailable)
 	}
-	if !eventually(t, 20*time.Second, func() bool { return !errors.Is(show(b, fresh), authn.ErrUnavailable) }) || !errors.Is(show(b, fresh), dpop.ErrProof) {
-		t.Errorf("at the other, once Redis is back: %v, want ErrProof", show(b, fresh))
+	if err := until(a); err != nil {
+		t.Errorf("once Redis is back: %v", err)
+	}
+	if err := until(b); !errors.Is(err, dpop.ErrProof) {
+		t.Errorf("at the other, once Redis is back: %v, want ErrProof", err)
 	}
 	if n := metertest.Counts(metrics)["sallyport.dpop.proofs authenticator=corp,outcome=unavailable"]; n < 2 {
 		t.Errorf("counted %d that could not be told, want at least 2", n)
 	}
-	if !slices.Contains(a.Files(), password) {
-		t.Errorf("files %q, want the password among them", a.Files())
-	}
-	if err := os.Remove(password); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Reload(t.Context()); err == nil {
-		t.Error("a password that is not there was read")
-	}
+	redistest.ReadsPassword(t, a, password)
 }
 
 // TestDPoPShares: a key that has used up its share of the memory gets 429, what it

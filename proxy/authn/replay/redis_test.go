@@ -83,6 +83,27 @@ func TestReplicasTellEachOther(t *testing.T) {
 	}
 }
 
+// TestTogether: where one of several counted before, none counts now, and the others may
+// come again, at the replica that was asked about them.
+func TestTogether(t *testing.T) {
+	server := redistest.Start(t, t.TempDir(), redistest.Open)
+	a, b := replica(t, redis.Server{Address: server.Address}, nil), replica(t, redis.Server{Address: server.Address}, nil)
+	if err := a.Use(t.Context(), use("key", "one"), use("key", "two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Use(t.Context(), use("key", "three"), use("key", "two"), use("key", "four")); !errors.Is(err, ErrUsed) {
+		t.Errorf("with one that was used: %v, want ErrUsed", err)
+	}
+	if err := b.Use(t.Context(), use("key", "three"), use("key", "four")); err != nil {
+		t.Errorf("without it: %v", err)
+	}
+	for _, id := range []string{"one", "two", "three", "four"} {
+		if err := a.Use(t.Context(), use("key", id)); !errors.Is(err, ErrUsed) {
+			t.Errorf("%s again: %v, want ErrUsed", id, err)
+		}
+	}
+}
+
 // TestOneOfMany: however many replicas and requests there are, a use counts once.
 func TestOneOfMany(t *testing.T) {
 	server := redistest.Start(t, t.TempDir(), redistest.Open)
@@ -129,24 +150,14 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 		t.Errorf("what the process saw itself: %v, want ErrUsed", err)
 	}
 	server.Restart()
-	if err := until(func() error { return a.Use(t.Context(), use("key", "during0")) }); err != nil {
+	if err := redistest.Retry(func() error { return a.Use(t.Context(), use("key", "during0")) }, ErrUnreachable); err != nil {
 		t.Errorf("after it came back: %v", err)
 	}
 	for _, id := range []string{"before", "during0"} {
-		if err := until(func() error { return b.Use(t.Context(), use("key", id)) }); !errors.Is(err, ErrUsed) {
+		if err := redistest.Retry(func() error { return b.Use(t.Context(), use("key", id)) }, ErrUnreachable); !errors.Is(err, ErrUsed) {
 			t.Errorf("%s at the other: %v, want ErrUsed", id, err)
 		}
 	}
-}
-
-// until asks until Redis answers.
-func until(ask func() error) (err error) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if err = ask(); !errors.Is(err, ErrUnreachable) {
-			return err
-		}
-	}
-	return err
 }
 
 // TestAnswerIsLost: Redis takes a claim and its answer comes too late. That was no use, so
@@ -155,7 +166,7 @@ func TestAnswerIsLost(t *testing.T) {
 	server := redistest.Start(t, t.TempDir(), redistest.Open)
 	at := redis.Server{Address: server.Address}
 	a, b := replica(t, at, func(c *Config) { c.Redis.Timeout = 200 * time.Millisecond }), replica(t, at, nil)
-	if err := until(func() error { return a.Use(t.Context(), use("key", "first")) }); err != nil {
+	if err := redistest.Retry(func() error { return a.Use(t.Context(), use("key", "first")) }, ErrUnreachable); err != nil {
 		t.Fatal(err)
 	}
 	server.Signal(syscall.SIGSTOP)
@@ -174,11 +185,30 @@ func TestAnswerIsLost(t *testing.T) {
 	if err := b.Use(t.Context(), use("key", "lost")); !errors.Is(err, ErrUsed) {
 		t.Errorf("at the other: %v, want ErrUsed", err)
 	}
-	if err := until(func() error { return a.Use(t.Context(), use("key", "lost")) }); err != nil {
+	if err := redistest.Retry(func() error { return a.Use(t.Context(), use("key", "lost")) }, ErrUnreachable); err != nil {
 		t.Errorf("where it came first: %v", err)
 	}
 	if err := a.Use(t.Context(), use("key", "lost")); !errors.Is(err, ErrUsed) {
 		t.Errorf("and again: %v, want ErrUsed", err)
+	}
+}
+
+// TestAnswerIsLostOnTheWay: the connection ends before the answer, the question is asked
+// again at once, and the use counts, once.
+func TestAnswerIsLostOnTheWay(t *testing.T) {
+	way := redistest.Start(t, t.TempDir(), redistest.Open).Losing()
+	a, b := replica(t, redis.Server{Address: way.Address}, nil), replica(t, redis.Server{Address: way.Address}, nil)
+	if err := a.Use(t.Context(), use("key", "first")); err != nil {
+		t.Fatal(err)
+	}
+	way.Lose()
+	if err := a.Use(t.Context(), use("key", "lost")); err != nil {
+		t.Errorf("got %v", err)
+	}
+	for name, m := range map[string]*Memory{"there": a, "at the other": b} {
+		if err := m.Use(t.Context(), use("key", "lost")); !errors.Is(err, ErrUsed) {
+			t.Errorf("again %s: %v, want ErrUsed", name, err)
+		}
 	}
 }
 

@@ -105,9 +105,21 @@ func (m *Memory) Close() {
 	}
 }
 
-// Use returns nil for what was not used before, and remembers it. What got an error that
-// is authn.ErrUnavailable or authn.ErrTooMany was not used, and may come again.
-func (m *Memory) Use(ctx context.Context, u Use) error {
+// Use returns nil for what was not used before, and remembers it. After an error none of
+// all was used, unless it was before, and those that were not may come again.
+func (m *Memory) Use(ctx context.Context, all ...Use) error {
+	for i, u := range all {
+		if err := m.use(ctx, u); err != nil {
+			for _, before := range all[:i] {
+				m.own.remove(m.config.identify(before), before.Made)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Memory) use(ctx context.Context, u Use) error {
 	id := m.config.identify(u)
 	if err := m.own.add(id, u, m.config.Room); err != nil || m.redis == nil {
 		return err

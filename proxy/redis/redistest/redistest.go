@@ -4,12 +4,15 @@ package redistest
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -158,4 +161,37 @@ func (s *Server) File(name, text string) string {
 	path := filepath.Join(s.Dir, name)
 	certstest.Write(s.t, path, []byte(text))
 	return path
+}
+
+// Retry asks again while the error is away, which says that Redis did not answer, as long
+// as a busy machine may need, and returns the last one.
+func Retry(ask func() error, away error) error {
+	err := ask()
+	for deadline := time.Now().Add(patience); errors.Is(err, away) && time.Now().Before(deadline); {
+		err = ask()
+	}
+	return err
+}
+
+// Reloader is what has a password in a file.
+type Reloader interface {
+	Files() []string
+	Reload(ctx context.Context) error
+}
+
+// ReadsPassword checks that r watches a file and reads it again, for which it is removed.
+func ReadsPassword(t testing.TB, r Reloader, file string) {
+	t.Helper()
+	if !slices.Contains(r.Files(), file) {
+		t.Errorf("files %q, want the password among them", r.Files())
+	}
+	if err := r.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Reload(t.Context()); err == nil {
+		t.Error("a password that is not there was read")
+	}
 }
