@@ -122,8 +122,11 @@ func TestClientCredentials(t *testing.T) {
 		}
 	}
 	for _, bad := range []map[string]string{
-		nil, {"X-Ambassador-Client-ID": "tester"}, {"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": "wrong-secret"},
-		{"X-Ambassador-Client-Assertion": signed, "X-Ambassador-Client-Secret": secret}, {"X-Ambassador-Client-Assertion": signed + "AAAA"},
+		nil,
+		{"X-Ambassador-Client-ID": "tester"},
+		{"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": "wrong-secret"},
+		{"X-Ambassador-Client-Assertion": signed, "X-Ambassador-Client-Secret": secret},
+		{"X-Ambassador-Client-Assertion": signed + "AAAA"},
 	} {
 		if status, _ := s.echoed(t, "/token", bad); status != 401 {
 			t.Errorf("%v: status %d, want 401", bad, status)

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 )
 
+// What a question ends with that has no answer.
 var (
 	// ErrBusy: too many questions are under way. Nobody was asked.
 	ErrBusy = errors.New("too many questions are under way")

@@ -107,7 +107,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 
 func newVerifier(name string, c Config, deps Deps) (verifier, error) {
 	if c.Introspection != nil {
-		return introspection.NewCarried(name, c.introspected(), introspection.Use{Kind: Kind, Issuer: c.Issuer}, introspection.Deps(deps))
+		return introspection.NewCarried(name, c.introspected(), introspection.Use{Kind: Kind, Issuer: c.Issuer}, introspection.Deps{Logger: deps.Logger, Meter: deps.Meter, Metrics: deps.Metrics})
 	}
 	return jwt.NewCarried(name, c.tokens(), jwt.Use{Kind: Kind}, jwt.Deps{Logger: deps.Logger, Meter: deps.Meter})
 }

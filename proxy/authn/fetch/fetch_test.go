@@ -164,9 +164,9 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
-// TestRoundTrip: for a library that brings its own http.Client, a redirect that is not
-// followed is an error without a response, of which nothing stays open and nothing is
-// said past the operator's log.
+// TestRoundTrip: a redirect that is not followed is an error of which nothing stays open,
+// for a library that brings its own http.Client too, and nothing is said past the
+// operator's log.
 func TestRoundTrip(t *testing.T) {
 	var opened atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,13 +182,14 @@ func TestRoundTrip(t *testing.T) {
 	var said strings.Builder
 	log.SetOutput(&said)
 	defer log.SetOutput(os.Stderr)
-	library := http.Client{Transport: newClient(t, fetch.Config{Connections: 2})}
-	for range 3 {
+	client := newClient(t, fetch.Config{Connections: 2})
+	library := http.Client{Transport: client}
+	for _, do := range []func(*http.Request) (*http.Response, error){library.Do, library.Do, client.Do, client.Do} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("client_secret=x"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := library.Do(req)
+		resp, err := do(req)
 		if err == nil {
 			resp.Body.Close()
 			t.Fatalf("status %d, want an error", resp.StatusCode)

@@ -40,6 +40,11 @@ type Config struct {
 	ClientKeyFile string `yaml:"client_key_file" sallyport:"path"`
 	// ClientKeyID is the kid by which the provider knows that key.
 	ClientKeyID string `yaml:"client_key_id"`
+	// ClientCertificateFile is a file with the certificate of that key, PEM, for
+	// providers such as Entra ID that know it by the certificate's SHA-256 thumbprint
+	// (x5t#S256, RFC 7515 section 4.1.8). An RSA key then signs with PS256. On a
+	// connection no certificate is shown but cert_file.
+	ClientCertificateFile string `yaml:"client_certificate_file" sallyport:"path"`
 	// CertFile holds the PEM certificate that the gateway shows the provider, for
 	// tls_client_auth (RFC 8705 section 2); a self-signed one will do where the provider
 	// knows it.
@@ -263,6 +268,9 @@ func (c Config) validateClient() error {
 	}
 	if c.ClientKeyFile != "" && c.ClientAuth != authKey {
 		problem("client_key_file", "is not used with client_auth %s", c.ClientAuth)
+	}
+	if c.ClientCertificateFile != "" && c.ClientAuth != authKey {
+		problem("client_certificate_file", "is not used with client_auth %s", c.ClientAuth)
 	}
 	if c.CertFile != "" && c.ClientAuth != authTLS {
 		problem("cert_file", "is not used with client_auth %s", c.ClientAuth)
