@@ -38,6 +38,8 @@ type ListenerConfig struct {
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// RedirectToHTTPS answers every request with a redirect to its https URL.
 	RedirectToHTTPS bool `yaml:"redirect_to_https"`
+	// RedirectPort is the port of that URL, as clients reach the listener with TLS; 443 by default.
+	RedirectPort int `yaml:"redirect_port"`
 	// AllowPathParameters lets paths have ";". Servers disagree on what it means: with it, a policy can be passed by.
 	AllowPathParameters bool `yaml:"allow_path_parameters"`
 	// Limits bound what one client can take.
@@ -118,6 +120,12 @@ func (l *ListenerConfig) Validate() error {
 	}
 	if l.ProxyProtocol && len(l.TrustedProxies) == 0 {
 		problem("proxy_protocol", "needs trusted_proxies: nobody else may send the header")
+	}
+	switch p := l.RedirectPort; {
+	case p < 0 || p > 65535:
+		problem("redirect_port", "%d is not a port", p)
+	case p != 0 && !l.RedirectToHTTPS:
+		problem("redirect_port", "is not used without redirect_to_https")
 	}
 	l.Limits.check(problem)
 	return errors.Join(errs...)

@@ -16,9 +16,11 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	also := DefaultListener()
 	also.Name, also.Address, also.TrustedProxies = "b", ":0", []string{"10.0.0.0/8", "example.com"}
 	twice := also
-	twice.TrustedProxies = nil
+	twice.TrustedProxies, twice.RedirectPort = nil, 8443
+	far := also
+	far.Name, far.TrustedProxies, far.RedirectToHTTPS, far.RedirectPort = "far", nil, true, 65536
 	cfg := Config{
-		Listeners: []ListenerConfig{bad, also, twice},
+		Listeners: []ListenerConfig{bad, also, twice, far},
 		Upstreams: map[string]upstream.Config{"u": {Endpoints: []string{"ftp://a", "http://a/path", "http://u:p@a", "http://0.0.0.0"}, MaxConnections: -1}},
 		Routes:    []route.Config{{Name: "r", Upstream: "v", Authenticate: []string{"a", "b"}}}, IdentityHeaders: []string{"x y"},
 	}
@@ -30,7 +32,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	want := []string{
 		"identity_headers[0]",
 		"listeners[0].address", "listeners[0].limits.idle_timeout", "listeners[0].limits.max_header_bytes", "listeners[0].name", "listeners[0].proxy_protocol",
-		"listeners[1].trusted_proxies[1]", "listeners[2].name",
+		"listeners[1].trusted_proxies[1]", "listeners[2].name", "listeners[2].redirect_port", "listeners[3].redirect_port",
 		"routes[0].authenticate[1]", "routes[0].upstream",
 		"upstreams.u.endpoints[0]", "upstreams.u.endpoints[1]", "upstreams.u.endpoints[2]", "upstreams.u.endpoints[3]", "upstreams.u.max_connections",
 	}

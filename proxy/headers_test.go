@@ -320,4 +320,11 @@ func TestRedirectToHTTPS(t *testing.T) {
 	if resp, _ := get(t, g.addr, "GET /..//b HTTP/1.1\r\nHost: a\r\n\r\n"); resp.StatusCode != 400 {
 		t.Errorf("ambiguous path: got %d", resp.StatusCode)
 	}
+	for port, want := range map[int]string{8443: "https://a.example:8443/a?b", 443: "https://a.example/a?b"} {
+		g := start(t, up.addr(), withListener(func(l *ListenerConfig) { l.RedirectToHTTPS, l.RedirectPort = true, port }))
+		resp, _ := get(t, g.addr, "GET /a?b HTTP/1.1\r\nHost: a.example:8080\r\n\r\n")
+		if resp.StatusCode != 308 || resp.Header.Get("Location") != want {
+			t.Errorf("port %d: got %d %v", port, resp.StatusCode, resp.Header)
+		}
+	}
 }
