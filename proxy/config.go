@@ -3,11 +3,14 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -92,10 +95,24 @@ func (c *Config) Validate(authenticator func(name string) bool) error {
 		errs = append(errs, setting.Under("upstreams."+name, u.Validate()))
 	}
 	known := route.Known{Authenticator: authenticator, Upstream: func(name string) bool { _, ok := c.Upstreams[name]; return ok }}
-	errs = append(errs, setting.Under("routes", route.Validate(c.Routes, known)))
+	errs = append(errs, setting.Under("routes", route.Validate(c.Routes, known)), c.checkMatches())
 	for i, h := range c.IdentityHeaders {
 		if h == "" || strings.ContainsAny(h, " :\r\n\t") {
 			errs = append(errs, setting.Problemf(fmt.Sprintf("identity_headers[%d]", i), "%q is not a header name", h))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkMatches refuses routes that rest on headers which no request has by then.
+func (c *Config) checkMatches() error {
+	var errs []error
+	absent := judge.Absent(c.IdentityHeaders, slices.ContainsFunc(c.Listeners, func(l ListenerConfig) bool { return len(l.TrustedProxies) > 0 }))
+	for i := range c.Routes {
+		for _, name := range slices.Sorted(maps.Keys(c.Routes[i].Match.Headers)) {
+			if why := absent(name); why != "" {
+				errs = append(errs, setting.Problemf(fmt.Sprintf("routes[%d].match.headers.%s", i, name), "this route never matches: %s", why))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/engine/setting"
@@ -38,6 +39,38 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	}
 	if !slices.Equal(keys, want) {
 		t.Errorf("got  %v\nwant %v", keys, want)
+	}
+}
+
+// TestRoutesThatNeverMatch: a route cannot rest on a header that is taken from every
+// request before.
+func TestRoutesThatNeverMatch(t *testing.T) {
+	problems := func(proxies []string, header string) []*setting.Problem {
+		l := DefaultListener()
+		l.Name, l.Address, l.TrustedProxies = "public", "127.0.0.1:0", proxies
+		cfg := Config{
+			Listeners: []ListenerConfig{l}, Upstreams: map[string]upstream.Config{"main": {Endpoints: []string{"http://127.0.0.1:1"}}},
+			Routes: []route.Config{anyRoute()}, IdentityHeaders: []string{"X_Tenant"},
+		}
+		cfg.Routes[0].Match.Headers = map[string]string{header: "acme"}
+		return setting.Problems(cfg.Validate(nil))
+	}
+	for header, says := range map[string]string{
+		"X-User": "sets", "x-request-id": "sets", "X-HTTP-Method-Override": "sets", "x-tenant": "sets",
+		"X-Forwarded-Host": "trusted_proxies", "Forwarded": "trusted_proxies", "x-real-ip": "trusted_proxies", "X-Forwarded-Anything": "trusted_proxies",
+	} {
+		got := problems(nil, header)
+		if len(got) != 1 || got[0].Key != "routes[0].match.headers."+header || !strings.Contains(got[0].Error(), says) {
+			t.Errorf("%s: %v", header, got)
+		}
+		if got := problems([]string{"10.0.0.0/8"}, header); (len(got) == 0) != (says == "trusted_proxies") {
+			t.Errorf("%s, with trusted proxies: %v", header, got)
+		}
+	}
+	for _, header := range []string{"X-Tenant-Id", "Authorization", "Cookie", "Host", "Content-Type", "Upgrade", "X-Api-Key", "User-Agent"} {
+		if got := problems(nil, header); len(got) > 0 {
+			t.Errorf("%s: %v", header, got)
+		}
 	}
 }
 
