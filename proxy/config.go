@@ -3,11 +3,14 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -38,6 +41,8 @@ type ListenerConfig struct {
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// RedirectToHTTPS answers every request with a redirect to its https URL.
 	RedirectToHTTPS bool `yaml:"redirect_to_https"`
+	// RedirectPort is the port of that URL, as clients reach the listener with TLS; 443 by default.
+	RedirectPort int `yaml:"redirect_port"`
 	// AllowPathParameters lets paths have ";". Servers disagree on what it means: with it, a policy can be passed by.
 	AllowPathParameters bool `yaml:"allow_path_parameters"`
 	// Limits bound what one client can take.
@@ -90,10 +95,24 @@ func (c *Config) Validate(authenticator func(name string) bool) error {
 		errs = append(errs, setting.Under("upstreams."+name, u.Validate()))
 	}
 	known := route.Known{Authenticator: authenticator, Upstream: func(name string) bool { _, ok := c.Upstreams[name]; return ok }}
-	errs = append(errs, setting.Under("routes", route.Validate(c.Routes, known)))
+	errs = append(errs, setting.Under("routes", route.Validate(c.Routes, known)), c.checkMatches())
 	for i, h := range c.IdentityHeaders {
 		if h == "" || strings.ContainsAny(h, " :\r\n\t") {
 			errs = append(errs, setting.Problemf(fmt.Sprintf("identity_headers[%d]", i), "%q is not a header name", h))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkMatches refuses routes that rest on headers which no request has by then.
+func (c *Config) checkMatches() error {
+	var errs []error
+	absent := judge.Absent(c.IdentityHeaders, slices.ContainsFunc(c.Listeners, func(l ListenerConfig) bool { return len(l.TrustedProxies) > 0 }))
+	for i := range c.Routes {
+		for _, name := range slices.Sorted(maps.Keys(c.Routes[i].Match.Headers)) {
+			if why := absent(name); why != "" {
+				errs = append(errs, setting.Problemf(fmt.Sprintf("routes[%d].match.headers.%s", i, name), "this route never matches: %s", why))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -118,6 +137,12 @@ func (l *ListenerConfig) Validate() error {
 	}
 	if l.ProxyProtocol && len(l.TrustedProxies) == 0 {
 		problem("proxy_protocol", "needs trusted_proxies: nobody else may send the header")
+	}
+	switch p := l.RedirectPort; {
+	case p < 0 || p > 65535:
+		problem("redirect_port", "%d is not a port", p)
+	case p != 0 && !l.RedirectToHTTPS:
+		problem("redirect_port", "is not used without redirect_to_https")
 	}
 	l.Limits.check(problem)
 	return errors.Join(errs...)

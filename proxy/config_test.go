@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/engine/setting"
@@ -16,9 +17,11 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	also := DefaultListener()
 	also.Name, also.Address, also.TrustedProxies = "b", ":0", []string{"10.0.0.0/8", "example.com"}
 	twice := also
-	twice.TrustedProxies = nil
+	twice.TrustedProxies, twice.RedirectPort = nil, 8443
+	far := also
+	far.Name, far.TrustedProxies, far.RedirectToHTTPS, far.RedirectPort = "far", nil, true, 65536
 	cfg := Config{
-		Listeners: []ListenerConfig{bad, also, twice},
+		Listeners: []ListenerConfig{bad, also, twice, far},
 		Upstreams: map[string]upstream.Config{"u": {Endpoints: []string{"ftp://a", "http://a/path", "http://u:p@a", "http://0.0.0.0"}, MaxConnections: -1}},
 		Routes:    []route.Config{{Name: "r", Upstream: "v", Authenticate: []string{"a", "b"}}}, IdentityHeaders: []string{"x y"},
 	}
@@ -30,12 +33,44 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 	want := []string{
 		"identity_headers[0]",
 		"listeners[0].address", "listeners[0].limits.idle_timeout", "listeners[0].limits.max_header_bytes", "listeners[0].name", "listeners[0].proxy_protocol",
-		"listeners[1].trusted_proxies[1]", "listeners[2].name",
+		"listeners[1].trusted_proxies[1]", "listeners[2].name", "listeners[2].redirect_port", "listeners[3].redirect_port",
 		"routes[0].authenticate[1]", "routes[0].upstream",
 		"upstreams.u.endpoints[0]", "upstreams.u.endpoints[1]", "upstreams.u.endpoints[2]", "upstreams.u.endpoints[3]", "upstreams.u.max_connections",
 	}
 	if !slices.Equal(keys, want) {
 		t.Errorf("got  %v\nwant %v", keys, want)
+	}
+}
+
+// TestRoutesThatNeverMatch: a route cannot rest on a header that is taken from every
+// request before.
+func TestRoutesThatNeverMatch(t *testing.T) {
+	problems := func(proxies []string, header string) []*setting.Problem {
+		l := DefaultListener()
+		l.Name, l.Address, l.TrustedProxies = "public", "127.0.0.1:0", proxies
+		cfg := Config{
+			Listeners: []ListenerConfig{l}, Upstreams: map[string]upstream.Config{"main": {Endpoints: []string{"http://127.0.0.1:1"}}},
+			Routes: []route.Config{anyRoute()}, IdentityHeaders: []string{"X_Tenant"},
+		}
+		cfg.Routes[0].Match.Headers = map[string]string{header: "acme"}
+		return setting.Problems(cfg.Validate(nil))
+	}
+	for header, says := range map[string]string{
+		"X-User": "sets", "x-request-id": "sets", "X-HTTP-Method-Override": "sets", "x-tenant": "sets",
+		"X-Forwarded-Host": "trusted_proxies", "Forwarded": "trusted_proxies", "x-real-ip": "trusted_proxies", "X-Forwarded-Anything": "trusted_proxies",
+	} {
+		got := problems(nil, header)
+		if len(got) != 1 || got[0].Key != "routes[0].match.headers."+header || !strings.Contains(got[0].Error(), says) {
+			t.Errorf("%s: %v", header, got)
+		}
+		if got := problems([]string{"10.0.0.0/8"}, header); (len(got) == 0) != (says == "trusted_proxies") {
+			t.Errorf("%s, with trusted proxies: %v", header, got)
+		}
+	}
+	for _, header := range []string{"X-Tenant-Id", "Authorization", "Cookie", "Host", "Content-Type", "Upgrade", "X-Api-Key", "User-Agent"} {
+		if got := problems(nil, header); len(got) > 0 {
+			t.Errorf("%s: %v", header, got)
+		}
 	}
 }
 

@@ -52,7 +52,7 @@ type conn struct {
 
 	exchange atomic.Pointer[upstream.Exchange] // under way, for the watcher
 	awaiting atomic.Int64                      // unix nanoseconds since when nothing of the client is read; 0: not now
-	tunnel   atomic.Pointer[net.Conn]          // the other end of a tunnel
+	tunnel   atomic.Pointer[tunnel]            // nil: there is none
 	wrote    bool                              // something of the current response may have been sent
 }
 
@@ -66,6 +66,9 @@ func newConn(s *Server, nc net.Conn, listener string) *conn {
 // retireIdle moves an idle connection out of use.
 func (c *conn) retireIdle() bool { return c.state.CompareAndSwap(stateIdle, stateRetired) }
 
+// tunnels reports whether the connection is a tunnel.
+func (c *conn) tunnels() bool { return c.tunnel.Load() != nil }
+
 // cut ends the connection whatever it does.
 func (c *conn) cut() {
 	_ = c.nc.Close()
@@ -73,7 +76,7 @@ func (c *conn) cut() {
 		x.Cut()
 	}
 	if t := c.tunnel.Load(); t != nil {
-		_ = (*t).Close()
+		t.cut()
 	}
 }
 

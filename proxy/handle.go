@@ -63,7 +63,7 @@ func (c *conn) request(ctx context.Context, head *wire.Head, now time.Time, err 
 		r.keep, r.refused = false, true
 		r.verdict = snap.judge.Refuse(arrival, err)
 	case ln.cfg.RedirectToHTTPS:
-		r.verdict = snap.judge.RedirectToHTTPS(arrival, 0)
+		r.verdict = snap.judge.RedirectToHTTPS(arrival, ln.cfg.RedirectPort)
 	default:
 		r.verdict = snap.judge.Judge(ctx, arrival)
 	}

@@ -109,14 +109,12 @@ func TestNothingRestsOnANominatedHeader(t *testing.T) {
 	up := listenRaw(t, nil)
 	acme := anyRoute()
 	acme.Name, acme.Match.Headers = "acme", map[string]string{"x-tenant": "acme"}
-	root := anyRoute()
-	root.Name, root.Match.Headers = "root", map[string]string{"x-user": "root"}
 	var in *authz.Input
-	g := start(t, up.addr(), withRoutes(acme, root, anyRoute()), withDecider(func(i *authz.Input) (*authz.Decision, error) {
+	g := start(t, up.addr(), withRoutes(acme, anyRoute()), withDecider(func(i *authz.Input) (*authz.Decision, error) {
 		in = i
 		return allow(i)
 	}))
-	get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nX-Tenant: acme\r\nX-User: root\r\nContent-Type: text/a\r\nAuthorization: Bearer good\r\nContent-Length: 2\r\n"+
+	get(t, g.addr, "POST / HTTP/1.1\r\nHost: a\r\nX-Tenant: acme\r\nContent-Type: text/a\r\nAuthorization: Bearer good\r\nContent-Length: 2\r\n"+
 		"Connection: X-Tenant, content-type\r\nConnection: authorization, content-length, host\r\n\r\nok")
 	if in.Route.Name != "all" || in.Request.ContentType != "" || in.Identity.Authenticated || in.Request.Host != "a" {
 		t.Errorf("judged %+v %+v", in.Route, in.Identity)
@@ -319,5 +317,12 @@ func TestRedirectToHTTPS(t *testing.T) {
 	}
 	if resp, _ := get(t, g.addr, "GET /..//b HTTP/1.1\r\nHost: a\r\n\r\n"); resp.StatusCode != 400 {
 		t.Errorf("ambiguous path: got %d", resp.StatusCode)
+	}
+	for port, want := range map[int]string{8443: "https://a.example:8443/a?b", 443: "https://a.example/a?b"} {
+		g := start(t, up.addr(), withListener(func(l *ListenerConfig) { l.RedirectToHTTPS, l.RedirectPort = true, port }))
+		resp, _ := get(t, g.addr, "GET /a?b HTTP/1.1\r\nHost: a.example:8080\r\n\r\n")
+		if resp.StatusCode != 308 || resp.Header.Get("Location") != want {
+			t.Errorf("port %d: got %d %v", port, resp.StatusCode, resp.Header)
+		}
 	}
 }

@@ -61,20 +61,102 @@ func TestShutdownCutsWhatDoesNotEnd(t *testing.T) {
 	}
 }
 
+// TestShutdownEndsTunnels: they would not end by themselves. What was sent before arrives,
+// and nothing is lost that anybody waits for.
+func TestShutdownEndsTunnels(t *testing.T) {
+	for name, client := range map[string]func(net.Conn){
+		"a client that closes then":       func(c net.Conn) { _ = c.Close() },
+		"a client that closes its side":   func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite() },
+		"a client that goes on to listen": func(net.Conn) {},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		ended := make(chan string, 1)
+		up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
+			_, _ = http.ReadRequest(r)
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+			said, err := io.ReadAll(io.TeeReader(r, c))
+			if err != nil {
+				said = []byte(err.Error())
+			}
+			ended <- string(said)
+		})
+		g := start(t, up.addr())
+		c := dial(t, g.addr)
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping")
+		br := bufio.NewReader(c)
+		if _, err := http.ReadResponse(br, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(br, make([]byte, len("ping"))); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- g.Shutdown(ctx) }()
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if rest, err := io.ReadAll(br); len(rest) > 0 || err != nil {
+			t.Errorf("%s: it got %q and %v, want the end", name, rest, err)
+		}
+		client(c)
+		if err := <-done; err != nil || ctx.Err() != nil {
+			t.Errorf("%s: shutdown: %v, %v", name, err, ctx.Err())
+		}
+		if said := <-ended; said != "ping" {
+			t.Errorf("%s: the upstream got %q", name, said)
+		}
+	}
+}
+
+// TestShutdownCutsTunnels: neither end hears that it is over.
 func TestShutdownCutsTunnels(t *testing.T) {
 	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
 		_, _ = http.ReadRequest(r)
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		for err := error(nil); err == nil; {
+			_, err = c.Write(make([]byte, 1<<20))
+		}
+	})
+	g := start(t, up.addr())
+	c := dial(t, g.addr)
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if _, err := io.ReadFull(c, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := g.Shutdown(ctx); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if left := g.all(func(*conn) bool { return true }); len(left) != 0 {
+		t.Errorf("%d connections are left", len(left))
+	}
+}
+
+// TestUpgradeDuringShutdown: the handshake that was under way ends, and so does the
+// tunnel.
+func TestUpgradeDuringShutdown(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	release := make(chan struct{})
+	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
+		_, _ = http.ReadRequest(r)
+		<-release
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 		_, _ = io.Copy(c, r)
 	})
 	g := start(t, up.addr())
 	c := dial(t, g.addr)
-	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping")
-	eventually(t, "the tunnel carries bytes", func() bool { return strings.HasSuffix(up.received(), "ping") })
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if err := g.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("shutdown: %v", err)
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	eventually(t, "the request arrives", func() bool { return up.received() != "" })
+	done := make(chan error, 1)
+	go func() { done <- g.Shutdown(ctx) }()
+	eventually(t, "no request begins any more", g.closing.Load)
+	close(release)
+	if got := readAll(t, c, 10*time.Second); !strings.HasPrefix(got, "HTTP/1.1 101 ") {
+		t.Errorf("got %q", got)
+	}
+	if err := <-done; err != nil || ctx.Err() != nil {
+		t.Errorf("shutdown: %v, %v", err, ctx.Err())
 	}
 }
 

@@ -260,8 +260,9 @@ func (s *Server) all(keep func(*conn) bool) []*conn {
 
 // Shutdown stops accepting, lets requests under way finish, and tells clients
 // to close: every response from now on says so. Kept connections that bring no
-// request within a second are closed. When ctx ends first, everything that is
-// left is cut and the error of ctx returned.
+// request within a second are closed, and tunnels, which would go on for ever, end
+// at once. When ctx ends first, everything that is left is cut, and if requests were
+// among it the error of ctx returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing.Store(true)
@@ -272,6 +273,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.signalEmpty()
 	}
 	s.mu.Unlock()
+	for _, c := range s.all((*conn).tunnels) {
+		if t := c.tunnel.Load(); t != nil {
+			t.retire()
+		}
+	}
 	err := s.drain(ctx)
 	if snap := s.current.Swap(nil); snap != nil {
 		snap.release()
@@ -296,9 +302,13 @@ func (s *Server) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	err := error(nil)
 	for _, c := range s.all(func(*conn) bool { return true }) {
+		if !c.tunnels() {
+			err = ctx.Err()
+		}
 		c.cut()
 	}
 	<-s.empty
-	return ctx.Err()
+	return err
 }

@@ -77,6 +77,22 @@ func (c classes) of(name string) class {
 	return ordinary
 }
 
+// Absent returns what tells why no request has a header of some name when its route is
+// chosen, and empty where one may. IdentityNames are those of Config; trusted says that
+// some listener has peers that it trusts.
+func Absent(identityNames []string, trusted bool) func(name string) string {
+	all := newClasses(identityNames, nil)
+	return func(name string) string {
+		switch c := all.of(strings.ToLower(name)); {
+		case c == identity:
+			return "clients cannot send it: only the gateway or the policy sets it"
+		case c == forwarded && !trusted:
+			return "it counts from trusted_proxies alone, and no listener has any"
+		}
+		return ""
+	}
+}
+
 // everyday reports whether clients send a header for reasons of their own, so that
 // it cannot be taken from requests that go elsewhere.
 func everyday(name string) bool {

@@ -179,6 +179,26 @@ func TestAuthenticatorsSeeWhatThePeerMaySay(t *testing.T) {
 	}
 }
 
+// TestNoRouteRestsOnWhatClientsMayNotSend: also where nobody refused such a route.
+func TestNoRouteRestsOnWhatClientsMayNotSend(t *testing.T) {
+	for header, trusted := range map[string]bool{"x-user": true, "x-request-id": true, "x-forwarded-host": false, "forwarded": false} {
+		rest := route.Config{Name: "rest", Authenticate: []string{"a"}, Upstream: "u"}
+		root := rest
+		root.Name, root.Match.Headers = "root", map[string]string{header: "root"}
+		j := newJudge(t, &authz.Decision{Allow: true}, root, rest)
+		a := arrival("GET", "/x", authz.Header{Name: header, Value: "root"})
+		if trusted {
+			a.Listener.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}
+		if v := j.Judge(t.Context(), a); v.Err != nil || v.Input.Route.Name != "rest" {
+			t.Errorf("%s: route %q, %v", header, v.Input.Route.Name, v.Err)
+		}
+		if Absent(nil, trusted)(header) == "" {
+			t.Errorf("%s may be named", header)
+		}
+	}
+}
+
 func TestPathParametersByOption(t *testing.T) {
 	tests := []struct {
 		path string

@@ -74,7 +74,7 @@ type Match struct {
 	Path string `yaml:"path"`
 	// Methods are upper case; empty: every method that the gateway takes.
 	Methods []string `yaml:"methods"`
-	// Headers must each be there exactly once with exactly this value.
+	// Headers must each be there exactly once with exactly this value. Those that are dropped from every request cannot be named: what only the gateway or the policy sets, and X-Forwarded-* and their like without trusted_proxies.
 	Headers map[string]string `yaml:"headers"`
 }
 

@@ -5,12 +5,14 @@ package e2e_test
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -230,6 +232,78 @@ func TestTerminationUnderLoad(t *testing.T) {
 	l.failed.Store(0) // refused ones are right
 	if s.gateway.cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("exit status %d, want 0", s.gateway.cmd.ProcessState.ExitCode())
+	}
+}
+
+// TestTerminationWithWebSocket: it would go on for ever, and ends with the gateway; a
+// request that has to be cut is a failure.
+func TestTerminationWithWebSocket(t *testing.T) {
+	heard, arrived := make(chan string, 1), make(chan struct{})
+	s := newSite(t, paths)
+	s.upstream = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			close(arrived)
+			<-r.Context().Done()
+			return
+		}
+		c, buffered, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		said, err := io.ReadAll(io.TeeReader(buffered, c))
+		heard <- fmt.Sprint(string(said), err)
+	}))
+	t.Cleanup(s.upstream.Close)
+
+	write(t, s.file("sallyport.yaml"), s.config(0, fromPaths)+"shutdown: {timeout: 10m}\n")
+	s.start(t)
+	req := s.request()
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "websocket")
+	resp, err := oneConnection(s.ca.pool)().Transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	socket, ok := resp.Body.(io.ReadWriter)
+	if !ok {
+		t.Fatalf("no tunnel: %+v", resp)
+	}
+	echo := make([]byte, len("ping"))
+	if _, err := io.WriteString(socket, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(socket, echo); err != nil || string(echo) != "ping" {
+		t.Fatalf("%q, %v", echo, err)
+	}
+	s.gateway.stop(t)
+	if rest, err := io.ReadAll(socket); len(rest) > 0 || err != nil {
+		t.Errorf("the client hears %q and %v, want the end", rest, err)
+	}
+	if got := <-heard; got != "ping<nil>" {
+		t.Errorf("the upstream hears %s, want the end", got)
+	}
+	if code := s.gateway.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit status %d, want 0", code)
+	}
+
+	write(t, s.file("sallyport.yaml"), s.config(0, fromPaths)+"shutdown: {timeout: 100ms}\n")
+	s.start(t)
+	var hangs sync.WaitGroup
+	hangs.Go(func() {
+		if resp, err := oneConnection(s.ca.pool)().Do(s.request()); err == nil {
+			t.Errorf("answered %d", resp.StatusCode)
+			resp.Body.Close()
+		}
+	})
+	<-arrived
+	s.gateway.stop(t)
+	hangs.Wait()
+	if code := s.gateway.cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("a request was cut: exit status %d, want 1", code)
 	}
 }
 

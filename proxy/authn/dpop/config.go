@@ -24,10 +24,11 @@ type Config struct {
 	// most 10m; 60s by default.
 	Window time.Duration `yaml:"window"`
 	// ReplayEntries is how many proofs are remembered, so that none counts twice;
-	// 100000 by default. When so many come within window and twice the leeway,
-	// further ones get 503.
+	// 1000000 by default, each of at most 256 bytes. When so many come within window
+	// and twice the leeway, further ones get 503.
 	ReplayEntries int `yaml:"replay_entries"`
-	// ReplayEntriesPerKey is how many of them may be of one key; 10000 by default.
+	// ReplayEntriesPerKey is how many of them may be of one key; 100000 by default,
+	// which is 833 requests per second with the default window and leeway.
 	// When so many come by one key within window and twice the leeway, its further
 	// ones get 429, and those of others notice nothing.
 	ReplayEntriesPerKey int `yaml:"replay_entries_per_key"`
@@ -45,7 +46,7 @@ const maxWindow = 10 * time.Minute
 // Default returns the settings of a Config that leaves them out.
 func Default() Config {
 	return Config{
-		Window: time.Minute, ReplayEntries: 100_000, ReplayEntriesPerKey: 10_000,
+		Window: time.Minute, ReplayEntries: 1_000_000, ReplayEntriesPerKey: 100_000,
 		Algorithms: []string{"ES256", "ES384", "EdDSA", "PS256", "RS256"},
 	}
 }

@@ -239,8 +239,9 @@ func (s *setup) open(name string, c Config) *Authenticator {
 
 // fetchKeys has a get new key sets until the test ends, as it does while it serves.
 func (s *setup) fetchKeys(a *Authenticator) {
+	ctx := s.t.Context() // now: subtests take the place of t
 	var running sync.WaitGroup
-	running.Go(func() { _ = a.verifier.Run(s.t.Context()) })
+	running.Go(func() { _ = a.verifier.Run(ctx) })
 	s.t.Cleanup(running.Wait)
 }
 

@@ -86,7 +86,7 @@ func (a *App) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Timeout)
 	defer cancel()
 	if err := a.front.Shutdown(ctx); err != nil {
-		return fmt.Errorf("requests or tunnels under way were cut after shutdown.timeout, %v: %w", limits.Timeout, err)
+		return fmt.Errorf("requests under way were cut after shutdown.timeout, %v: %w", limits.Timeout, err)
 	}
 	return nil
 }

@@ -90,9 +90,11 @@ type Config struct {
 // Shutdown says how the gateway leaves traffic.
 type Shutdown struct {
 	// Delay is how long the gateway goes on serving, not ready, before it stops
-	// taking connections: the time that load balancers need to notice.
+	// taking connections: the time that load balancers need to notice. WebSockets
+	// live that long.
 	Delay time.Duration `yaml:"delay"`
-	// Timeout is how long requests that have begun may take to end.
+	// Timeout is how long requests that have begun may take to end. Those that take
+	// longer are cut, and the exit status is 1.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
