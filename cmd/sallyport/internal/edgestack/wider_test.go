@@ -83,7 +83,6 @@ func TestOriginsThatCannotBeSaid(t *testing.T) {
 		`[{origin: "https://app.example"}, {origin: "app.example"}]`:   "f",
 		`[{origin: "app.example"}]`:                                    "closed",
 		`[{origin: "ftp://app.example"}, {origin: "https:///nobody"}]`: "closed",
-		`[{origin: "http://app.example"}]`:                             "closed",
 		`[{includeSubdomains: true}]`:                                  "closed",
 		`[]`:                                                           "f", // Edge Stack does not take it
 	} {
