@@ -22,6 +22,14 @@ type resource struct {
 func (r *resource) key() string   { return r.namespace + "/" + r.name }
 func (r *resource) title() string { return strings.TrimSpace(r.kind + " " + r.key()) }
 
+// ids are the gateways that the resource is for.
+func (r *resource) ids() []string {
+	if ids := r.spec.texts("ambassador_id"); len(ids) > 0 {
+		return ids
+	}
+	return []string{defaultID}
+}
+
 // read returns the resources of a file, those within a List too.
 func read(f File, r *report) (out []*resource) {
 	dec := yaml.NewDecoder(bytes.NewReader(f.Data))
