@@ -170,3 +170,31 @@ func FuzzCookies(f *testing.F) {
 		}
 	})
 }
+
+// TestCookiesThatGo: a browser ignores the deletion of a cookie whose name demands
+// attributes that the deletion lacks, and keeps one whose domain it does not name.
+func TestCookiesThatGo(t *testing.T) {
+	for _, tc := range []struct{ scheme, domain, name, attributes string }{
+		{"https", "", "__Host-sallyport-login", "; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"},
+		{"https", "example.com", "__Secure-sallyport-login", "; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=example.com; Max-Age=0"},
+		{"http", "", "sallyport-insecure-login", "; Path=/; HttpOnly; SameSite=Lax; Max-Age=0"},
+	} {
+		c := NewCookies("login", tc.domain)
+		names := []string{tc.name, tc.name + ".1", tc.name + ".2", tc.name + ".07", tc.name + ".x"}
+		r := &authn.Request{Scheme: tc.scheme, Host: "localhost", Headers: []authz.Header{{
+			Name: "cookie", Value: strings.Join(names, "=x; ") + "=x; " + tc.name + "2=x; a=" + tc.name + "; " + tc.name + ".\"=x; other=1",
+		}}}
+		c.Clear(r)
+		var got []string
+		for _, h := range r.Response {
+			if name, attributes, _ := strings.Cut(h.Value, "="); h.Name == "set-cookie" {
+				if got = append(got, name); attributes != tc.attributes {
+					t.Errorf("%s goes with %q, want %q", name, attributes, tc.attributes)
+				}
+			}
+		}
+		if !slices.Equal(got, names) {
+			t.Errorf("gone are %q, want %q", got, names)
+		}
+	}
+}
