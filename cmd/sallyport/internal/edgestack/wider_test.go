@@ -213,3 +213,16 @@ func TestResourcesOfOtherGateways(t *testing.T) {
 		}
 	}
 }
+
+// TestListsWithoutEnd: a List is no item of a List, least of all of itself.
+func TestListsWithoutEnd(t *testing.T) {
+	for _, text := range []string{
+		"&a {apiVersion: v1, kind: List, items: [*a]}\n",
+		"{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: []}]}\n",
+	} {
+		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{})
+		if err == nil || res != nil || !strings.Contains(err.Error(), "no item of a List") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
