@@ -97,15 +97,6 @@ func (f *filter) origins(s *section) {
 	s.without("name each origin in authenticators."+f.name+".oidc.origins", "allowedInternalOrigins")
 }
 
-// somewhere closes a filter with origins none of which is carried over: without any,
-// people could log in at every host.
-func (f *filter) somewhere(s *section) {
-	if _, some := f.auth["origins"]; !some && len(s.subs("protectedOrigins")) > 0 {
-		f.closed = "none of the origins of the filter is carried over"
-		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
-	}
-}
-
 // machines send the headers that they sent to Edge Stack.
 func (f *filter) machines(s *section, opts Options) {
 	f.auth["client_id_header"], f.auth["client_secret_header"] = "x-ambassador-client-id", "x-ambassador-client-secret"
@@ -149,4 +140,13 @@ func (f *filter) clientAuthentication(s *section) {
 	}
 	s.without("it is made as RFC 7523 says", "jwtAssertion")
 	s.rest()
+}
+
+// somewhere closes a filter with origins none of which is carried over: without any,
+// people could log in at every host.
+func (f *filter) somewhere(s *section) {
+	if _, some := f.auth["origins"]; !some && len(s.subs("protectedOrigins")) > 0 {
+		f.closed = "none of the origins of the filter is carried over"
+		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
+	}
 }
