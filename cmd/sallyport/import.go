@@ -44,6 +44,7 @@ over is denied rather than let through. A file named - is standard input.`,
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit 1 if there are differences")
 	cmd.Flags().StringToStringVar(&opts.Issuers, "issuer", nil, "issuer of the tokens of a Filter that names none, FILTER=URL")
 	cmd.Flags().StringToStringVar(&opts.Audiences, "audience", nil, "audience of the tokens of a Filter that names none, FILTER=VALUE")
+	cmd.Flags().StringVar(&opts.ID, "ambassador-id", "", `ambassador_id of the resources to read; by default the one that all have, else "default"`)
 	cmd.Flags().BoolVar(&opts.AllowUnsigned, "insecure-allow-unsigned", false, `carry over that a Filter accepts the algorithm "none": anybody can be anybody`)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		files, err := importFiles(cmd.InOrStdin(), args)

@@ -72,6 +72,15 @@ func ownClaims() []string {
 	return []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "scope", "authenticator", "idp", "cnf"}
 }
 
+// taken are headers that frame a message, end at the next hop, carry credentials, or are
+// the gateway's for something else.
+func taken() []string {
+	return []string{
+		"authorization", "connection", "content-length", "cookie", "expect", "forwarded", "host", "http2-settings", "keep-alive", "proxy-authenticate",
+		"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-request-id",
+	}
+}
+
 // Validate reports everything wrong with c.
 func (c Config) Validate() error {
 	c = c.filled()
@@ -80,7 +89,7 @@ func (c Config) Validate() error {
 	if c.Issuer == "" {
 		problem("issuer", "is missing: it is what upstreams know the gateway by")
 	}
-	if strings.Trim(c.Header, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || c.Header == "authorization" {
+	if strings.Trim(c.Header, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || slices.Contains(taken(), c.Header) || strings.HasPrefix(c.Header, "x-forwarded-") {
 		problem("header", "%q is not the name of a header of its own", c.Header)
 	}
 	if c.Lifetime < 10*time.Second || c.Lifetime > time.Hour {

@@ -474,6 +474,21 @@ func TestConfigsThatAreRefused(t *testing.T) {
 	}
 }
 
+// TestHeadersThatHaveAnotherUse: a token in one would frame the message, end on the way,
+// or be taken for what another gateway saw.
+func TestHeadersThatHaveAnotherUse(t *testing.T) {
+	for header, want := range map[string]bool{
+		"x-identity-token": true, "X-Goog-IAP-JWT-Assertion": true, "x-forwarded": true,
+		"Host": false, "content-length": false, "Transfer-Encoding": false, "connection": false, "keep-alive": false, "te": false, "trailer": false, "upgrade": false,
+		"expect": false, "http2-settings": false, "proxy-connection": false, "proxy-authenticate": false, "proxy-authorization": false, "authorization": false,
+		"cookie": false, "forwarded": false, "x-forwarded-for": false, "X-Forwarded-Client-Cert": false, "x-request-id": false,
+	} {
+		if err := (Config{Issuer: "g", Header: header}).Validate(); (err == nil) != want {
+			t.Errorf("%s: %v", header, err)
+		}
+	}
+}
+
 func TestConcurrentUse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys.pem")
 	keyFile(t, file, ec(t), ed(t))

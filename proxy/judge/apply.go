@@ -71,12 +71,14 @@ func (j *Judge) checked(d *authz.Decision) ([]authz.Header, *authz.Fault) {
 	return out.set, nil
 }
 
-// disown removes the client's headers that are the policy's to set. Credentials
-// stay: a route that forwards them says so.
+// disown removes the client's headers that are the policy's to set, also those that
+// a trusted proxy passed on. Credentials stay: a route that forwards them says so. So do
+// the fields that the gateway writes anew, which are not the client's.
 func (j *Judge) disown(f *Forward, names []string) {
 	if len(names) > 0 {
 		f.Headers = slices.DeleteFunc(f.Headers, func(h authz.Header) bool {
-			return j.classes.of(h.Name) == ordinary && containsFold(names, h.Name)
+			c := j.classes.of(h.Name)
+			return (c == ordinary || c == forwarded && !rebuilt(h.Name)) && containsFold(names, h.Name)
 		})
 	}
 }

@@ -134,6 +134,9 @@ func (a *Authenticator) authenticate(ctx context.Context, r *authn.Request) (*au
 // before the configuration named another is over: its tokens are for nobody here, and
 // the provider that came after must not be shown them.
 func (a *Authenticator) load(ctx context.Context, r *authn.Request) (*session.Session, error) {
+	if !session.Protected(r) { // anybody on the way could have given the browser one
+		return nil, session.ErrNone
+	}
 	s, err := a.store.Load(ctx, r)
 	if err == nil && s.Identity(a.identity) == nil {
 		return nil, fmt.Errorf("%w: it is of another provider or client", session.ErrNone)

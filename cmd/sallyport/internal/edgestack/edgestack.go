@@ -15,6 +15,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 )
@@ -26,6 +27,9 @@ type Options struct {
 	Issuers, Audiences map[string]string
 	// AllowUnsigned carries over that a Filter accepts the algorithm "none".
 	AllowUnsigned bool
+	// ID is the ambassador_id of the gateway; empty: the one that all resources have in
+	// common, else "default".
+	ID string
 	// Kinds are the kinds of authenticators that there are; nil: those of this build.
 	Kinds []string
 }
@@ -91,7 +95,7 @@ func Import(files []File, opts Options) (*Result, error) {
 	for _, f := range files {
 		all = append(all, read(f, r)...)
 	}
-	in := sort(all, opts, r)
+	in := sort(mine(all, opts.ID), opts, r)
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, err
 	}
@@ -116,6 +120,46 @@ func kinds() (out []string) {
 		out = append(out, f.Tag.Get("yaml"))
 	}
 	return out
+}
+
+// mine leaves out what is for other gateways of the cluster: their services are not to be
+// reached here, and their rules open nothing here.
+func mine(all []*resource, id string) []*resource {
+	if id == "" {
+		id = common(all)
+	}
+	return slices.DeleteFunc(all, func(res *resource) bool {
+		ids := res.ids()
+		if res.kind == "Secret" || slices.Contains(ids, id) {
+			return false
+		}
+		res.spec.differ("ambassador_id", "is for %s and not for %s: the %s is left out; --ambassador-id names another gateway", strings.Join(ids, ", "), id, res.kind)
+		return true
+	})
+}
+
+// defaultID is the ambassador_id of whoever has none.
+const defaultID = "default"
+
+// common is the ambassador_id that all resources have, the default if there are several
+// or none.
+func common(all []*resource) string {
+	var shared []string
+	first := true
+	for _, res := range all {
+		ids := res.ids()
+		switch {
+		case res.kind == "Secret":
+		case first:
+			shared, first = slices.Clone(ids), false
+		default:
+			shared = slices.DeleteFunc(shared, func(id string) bool { return !slices.Contains(ids, id) })
+		}
+	}
+	if len(shared) == 1 {
+		return shared[0]
+	}
+	return defaultID
 }
 
 // inputs are the resources by what they are for.

@@ -31,7 +31,6 @@ type filter struct {
 // readFilter reads the one type that a Filter has.
 func readFilter(res *resource, name string, opts Options, secrets map[string]*secret) *filter {
 	f := &filter{name: name, spec: res.spec}
-	res.spec.without("all resources are taken to be for this gateway", "ambassador_id")
 	types := 0
 	for kind, read := range map[string]func(*section, Options){
 		"JWT": f.jwt, "OAuth2": f.oauth2, "APIKey": func(s *section, opts Options) { f.apiKeys(s, opts, secrets) },

@@ -64,7 +64,6 @@ func readMapping(res *resource, name string) *mapping {
 	s.without("set them in the policy (upstream.remove_headers, response)", "remove_request_headers", "add_response_headers", "remove_response_headers")
 	s.without("there is one service for a route; what it takes goes to the Mapping that was read first", "weight")
 	s.without("there are no rate limits of this kind", "labels")
-	s.without("all resources are taken to be for this gateway", "ambassador_id")
 	s.rest()
 	return m
 }

@@ -4,8 +4,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/sallyport/sallyport/proxy/session"
 )
 
 // redirectPath is where Edge Stack has browsers come back to. Providers know it.
@@ -77,6 +75,7 @@ func (f *filter) login(s *section) {
 		f.auth["authorization_parameters"] = params
 	}
 	f.origins(s)
+	f.somewhere(s)
 	s.without("requests without a login are told apart by Accept and X-Requested-With", "insteadOfRedirect")
 }
 
@@ -84,15 +83,11 @@ func (f *filter) login(s *section) {
 // others are all that there are.
 func (f *filter) origins(s *section) {
 	var origins []string
-	all := s.subs("protectedOrigins")
-	for _, o := range all {
+	for _, o := range s.subs("protectedOrigins") {
 		text := o.text("origin")
-		switch u, err := url.Parse(text); {
-		case err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && session.Loopback(u.Host)):
+		if u, err := url.Parse(text); err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") {
 			origins = append(origins, u.Scheme+"://"+strings.ToLower(u.Host))
-		case err == nil && u.Host != "" && u.Scheme == "http":
-			o.differ("origin", "%q is not https: it is left out, since sessions would travel in the open", text)
-		default:
+		} else {
 			o.differ("origin", "%q is not an origin such as https://app.example.com: it is left out", text)
 		}
 		o.without("name each origin in authenticators."+f.name+".oidc.origins", "includeSubdomains", "internalOrigin", "allowedInternalOrigins")
@@ -100,9 +95,6 @@ func (f *filter) origins(s *section) {
 	}
 	if len(origins) > 0 {
 		f.auth["origins"] = origins
-	} else if len(all) > 0 { // without any, people could log in at every host
-		f.closed = "none of the origins of the filter is carried over"
-		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
 	}
 	if len(origins) > 1 {
 		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between them")
@@ -158,4 +150,13 @@ func (f *filter) clientAuthentication(s *section) {
 	}
 	s.without(assertions, "jwtAssertion")
 	s.rest()
+}
+
+// somewhere closes a filter with origins none of which is carried over: without any,
+// people could log in at every host.
+func (f *filter) somewhere(s *section) {
+	if _, some := f.auth["origins"]; !some && len(s.subs("protectedOrigins")) > 0 {
+		f.closed = "none of the origins of the filter is carried over"
+		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
+	}
 }

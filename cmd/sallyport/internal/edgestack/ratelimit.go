@@ -10,7 +10,6 @@ import (
 // readRateLimit says of each limit what is not limited any more. The labels that it
 // counts by come from Mappings, which have none here.
 func readRateLimit(res *resource) {
-	res.spec.without("all resources are taken to be for this gateway", "ambassador_id")
 	domain := res.spec.text("domain")
 	limits := res.spec.subs("limits")
 	for _, l := range limits {

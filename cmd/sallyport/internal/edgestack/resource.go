@@ -22,6 +22,14 @@ type resource struct {
 func (r *resource) key() string   { return r.namespace + "/" + r.name }
 func (r *resource) title() string { return strings.TrimSpace(r.kind + " " + r.key()) }
 
+// ids are the gateways that the resource is for.
+func (r *resource) ids() []string {
+	if ids := r.spec.texts("ambassador_id"); len(ids) > 0 {
+		return ids
+	}
+	return []string{defaultID}
+}
+
 // read returns the resources of a file, those within a List too.
 func read(f File, r *report) (out []*resource) {
 	dec := yaml.NewDecoder(bytes.NewReader(f.Data))
@@ -35,19 +43,25 @@ func read(f File, r *report) (out []*resource) {
 			r.errs = append(r.errs, fmt.Errorf("%s: not valid YAML: %w", f.Name, err))
 			return out
 		case len(doc.Content) == 1 && doc.Content[0].Tag != "!!null":
-			out = append(out, readDocument(f.Name, doc.Content[0], r)...)
+			out = append(out, readDocument(f.Name, doc.Content[0], r, true)...)
 		}
 	}
 }
 
-func readDocument(file string, n *yaml.Node, r *report) []*resource {
+// readDocument returns the resource of a document, or those of a List, which is none
+// itself of one: an alias could have it go on for ever.
+func readDocument(file string, n *yaml.Node, r *report, whole bool) []*resource {
 	res := &resource{file: file, line: n.Line, namespace: "default"}
 	top := newSection(r, res, n, "")
 	res.kind = top.text("kind")
 	if res.kind == "List" {
+		if !whole {
+			top.bad("kind", n.Line, "a List is no item of a List")
+			return nil
+		}
 		var out []*resource
 		for _, item := range top.subs("items") {
-			out = append(out, readDocument(file, item.node, r)...)
+			out = append(out, readDocument(file, item.node, r, false)...)
 		}
 		return out
 	}

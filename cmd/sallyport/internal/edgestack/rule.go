@@ -52,7 +52,6 @@ func cautious(rules []*rule) (out []*rule) {
 }
 
 func readRules(res *resource) (out []*rule) {
-	res.spec.without("all resources are taken to be for this gateway", "ambassador_id")
 	for i, s := range res.spec.subs("rules") {
 		r := &rule{spec: s, label: fmt.Sprintf("%s rules[%d]", res.key(), i)}
 		r.filter(s)

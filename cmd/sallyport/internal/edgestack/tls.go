@@ -35,7 +35,6 @@ func readTLSContext(res *resource) *tlsContext {
 	s.without("the front speaks what it can", "alpn_protocols")
 	s.without("set redirect_to_https on a listener without tls", "redirect_cleartext_from")
 	s.without("put the files where the configuration names them", "cert_chain_file", "private_key_file", "cacert_chain_file")
-	s.without("all resources are taken to be for this gateway", "ambassador_id")
 	s.rest()
 	return c
 }

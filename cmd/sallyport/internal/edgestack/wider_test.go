@@ -83,7 +83,6 @@ func TestOriginsThatCannotBeSaid(t *testing.T) {
 		`[{origin: "https://app.example"}, {origin: "app.example"}]`:   "f",
 		`[{origin: "app.example"}]`:                                    "closed",
 		`[{origin: "ftp://app.example"}, {origin: "https:///nobody"}]`: "closed",
-		`[{origin: "http://app.example"}]`:                             "closed",
 		`[{includeSubdomains: true}]`:                                  "closed",
 		`[]`:                                                           "f", // Edge Stack does not take it
 	} {
@@ -168,6 +167,62 @@ func TestPoliciesInAnyOrder(t *testing.T) {
 			if got := met(t, res, "a.example", path); got != want {
 				t.Errorf("%s: %s is %q, want %q\n%s", tc.name, path, got, want, res.Config)
 			}
+		}
+	}
+}
+
+// TestResourcesOfOtherGateways: Edge Stack has one cluster serve several gateways, by
+// ambassador_id. What is for another one is not served here.
+func TestResourcesOfOtherGateways(t *testing.T) {
+	of := func(kind, name, id, spec string) string {
+		if id != "" {
+			spec = "ambassador_id: " + id + ", " + spec
+		}
+		return head + "kind: " + kind + "\nmetadata: {name: " + name + "}\nspec: {" + spec + "}\n"
+	}
+	shop := func(id string) string { return of("Mapping", "shop", id, "prefix: /shop/, service: s") }
+	admin := func(id string) string { return of("Mapping", "admin", id, "prefix: /admin/, service: s") }
+	opens := func(id string) string {
+		return of("FilterPolicy", "opens", id, `rules: [{host: "*", path: "*", filters: null}]`)
+	}
+	filters := of("FilterPolicy", "filters", "", `rules: [{host: "*", path: "*", filters: [{name: f}]}]`)
+	for _, tc := range []struct {
+		name, text, id string
+		want           map[string]string
+	}{
+		{"nobody says", shop("") + admin(""), "", map[string]string{"/shop/x": "open", "/admin/x": "open"}},
+		{"all are for the default", shop("default") + admin("[default]"), "", map[string]string{"/shop/x": "open", "/admin/x": "open"}},
+		{"all are for one", shop("public") + admin("[public]"), "", map[string]string{"/shop/x": "open", "/admin/x": "open"}},
+		{"one is for another", shop("") + admin("[internal]"), "", map[string]string{"/shop/x": "open", "/admin/x": ""}},
+		{"one is for several", shop("") + admin("[internal, default]"), "", map[string]string{"/shop/x": "open", "/admin/x": "open"}},
+		{"that one is named", shop("") + admin("[internal]"), "internal", map[string]string{"/shop/x": "", "/admin/x": "open"}},
+		{"a rule of another opens nothing", shop("") + jwtF + opens("[internal]") + filters, "", map[string]string{"/shop/x": "f"}},
+		{"a filter of another is none", shop("") + strings.Replace(jwtF, "spec: {", "spec: {ambassador_id: [internal], ", 1) + filters, "", map[string]string{"/shop/x": "closed"}},
+	} {
+		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(tc.text)}}, edgestack.Options{ID: tc.id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range tc.want {
+			if got := met(t, res, "a.example", path); got != want {
+				t.Errorf("%s: %s is %q, want %q\n%s", tc.name, path, got, want, res.Config)
+			}
+			if want == "" && !said(res, "ambassador_id", "--ambassador-id") {
+				t.Errorf("%s: not said: %v", tc.name, res.Differences)
+			}
+		}
+	}
+}
+
+// TestListsWithoutEnd: a List is no item of a List, least of all of itself.
+func TestListsWithoutEnd(t *testing.T) {
+	for _, text := range []string{
+		"&a {apiVersion: v1, kind: List, items: [*a]}\n",
+		"{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: []}]}\n",
+	} {
+		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{})
+		if err == nil || res != nil || !strings.Contains(err.Error(), "no item of a List") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
