@@ -156,6 +156,9 @@ func (a *Authenticator) Endpoints() []authn.Endpoint {
 			out[i].Hosts = nil // the provider may know the gateway by another name
 		}
 	}
+	if c := a.config.SharedSignals; c != nil {
+		out = append(out, authn.Endpoint{Path: c.Path, Serve: a.securityEvents})
+	}
 	return out
 }
 
