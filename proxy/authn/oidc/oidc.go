@@ -116,6 +116,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if !ended(s, r.Now) {
 		r.Token = s.AccessToken
 	}
+	r.IDToken = s.IDToken
 	return s.Identity(a.identity), nil
 }
 
