@@ -76,6 +76,9 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	if a.status, err = newStatus(a.telemetry.Meter); err != nil {
 		return nil, err
 	}
+	if err := a.registerExpiry(a.telemetry.Meter); err != nil {
+		return nil, err
+	}
 	if a.front, err = proxy.New(proxy.Deps{Logger: a.logger, Metrics: a.telemetry.Metrics, Tracer: a.tracer(), Recorder: a.log}); err != nil {
 		return nil, err
 	}
