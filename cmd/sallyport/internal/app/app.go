@@ -12,9 +12,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -93,10 +96,15 @@ func New(ctx context.Context, opts Options) (*App, error) {
 // Check builds everything as New does, checks the policies against the input
 // schema, and reports every problem. It opens no port.
 func Check(ctx context.Context, opts Options) error {
+	stderr := opts.Stderr
 	opts.Stdout, opts.Stderr = io.Discard, io.Discard
 	cfg, err := config.Load(opts.ConfigFile)
 	if err != nil {
 		return exit.With(exit.Config, err)
+	}
+	choices := insecureChoices(cfg)
+	for _, key := range slices.Sorted(maps.Keys(choices)) {
+		fmt.Fprintf(stderr, "warning: insecure choice: %v\n", cfg.At(key, errors.New(choices[key]))) //nolint:errcheck // nobody reads it
 	}
 	policies := checkPolicies(ctx, cfg)
 	a, err := New(ctx, opts)
