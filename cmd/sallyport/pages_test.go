@@ -25,7 +25,7 @@ const pagesDir = "../../docs"
 // otherFormat are pages whose YAML is for another program: values of the chart.
 var otherFormat = map[string]bool{"run-on-kubernetes": true}
 
-var fence = regexp.MustCompile("(?s)```(yaml|rego)\n(.*?)```")
+var fence = regexp.MustCompile("(?s)```(yaml|rego|html)\n(.*?)```")
 
 // pageFiles writes the files that pages tell their readers to have.
 func pageFiles(t *testing.T, dir string) {
@@ -117,6 +117,12 @@ func fill(into, defaults map[string]any) {
 	}
 }
 
+// ownPages has people see the page of an operator.
+const ownPages = `
+authenticators:
+  login: {oidc: {issuer: https://idp.example, client_id: web, client_secret_file: secret, pages: {template_file: page.html}}}
+`
+
 // TestPages: every piece of configuration and of policy on the pages for users is
 // one that check has nothing to say against.
 func TestPages(t *testing.T) {
@@ -149,6 +155,9 @@ func TestPages(t *testing.T) {
 				switch {
 				case m[1] == "yaml":
 					config = m[2]
+				case m[1] == "html":
+					certstest.Write(t, filepath.Join(dir, "page.html"), []byte(m[2]))
+					config = ownPages
 				case strings.HasPrefix(m[2], "package "):
 					policy = m[2]
 				default:

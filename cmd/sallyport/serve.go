@@ -62,7 +62,7 @@ func checkVerb() *cobra.Command {
 	}
 	file := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := app.Check(cmd.Context(), app.Options{ConfigFile: *file}); err != nil {
+		if err := app.Check(cmd.Context(), app.Options{ConfigFile: *file, Stderr: cmd.ErrOrStderr()}); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", *file) //nolint:errcheck // standard output is gone

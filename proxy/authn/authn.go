@@ -123,6 +123,9 @@ type Request struct {
 	// Token is left by the authenticator that accepts: the access token that stands
 	// for the caller, for what is derived from it on the way to the upstream.
 	Token string
+	// IDToken is left by the authenticator of a login: the ID token, which upstreams may
+	// be shown and which stands for nobody.
+	IDToken string
 	// Response are fields that every response to this request gets in addition,
 	// whatever becomes of it: a renewed session's cookie, a nonce.
 	Response []authz.Header

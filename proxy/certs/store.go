@@ -208,3 +208,19 @@ func (s *Store) warn(ctx context.Context, c Config, p *part) {
 
 // NotAfter returns when the first certificate of the server's chains expires.
 func (s *Store) NotAfter() time.Time { return s.current.Load().notAfter }
+
+// ListsUntil returns when the first of the revocation lists in use ends, the zero time if
+// there are none.
+func (s *Store) ListsUntil() (end time.Time) {
+	for _, p := range s.current.Load().parts {
+		if p.clients == nil || p.clients.crls == nil {
+			continue
+		}
+		for _, l := range p.clients.crls.lists {
+			if end.IsZero() || l.nextDate.Before(end) {
+				end = l.nextDate
+			}
+		}
+	}
+	return end
+}

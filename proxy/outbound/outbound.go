@@ -85,7 +85,7 @@ func (s *Set) Headers(ctx context.Context, o *judge.Outgoing) ([]authz.Header, e
 type templates struct{ headers *template.Headers }
 
 func (t templates) Headers(_ context.Context, o *judge.Outgoing) ([]authz.Header, error) {
-	return t.headers.Render(template.Caller(o.Input.Identity, o.Caller.Token, withoutSessions(o.Caller.Headers)))
+	return t.headers.Render(template.Caller(o.Input.Identity, template.Tokens{Access: o.Caller.Token, ID: o.Caller.IDToken}, withoutSessions(o.Caller.Headers)))
 }
 
 // withoutSessions returns headers without the gateway's own cookies, which no upstream

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -34,23 +35,50 @@ func (h RequestHeader) Values(name string) (out []string) {
 	return out
 }
 
-// Caller returns the data of templates for upstream headers: raw is the token that
-// stands for the caller, empty if there is none.
-func Caller(id *authz.Identity, raw string, headers []authz.Header) map[string]any {
+// Tokens are those of a caller, each empty if there is none.
+type Tokens struct {
+	Access string // stands for the caller
+	ID     string // of a login
+}
+
+// Caller returns the data of templates for upstream headers.
+func Caller(id *authz.Identity, tokens Tokens, headers []authz.Header) map[string]any {
 	if id == nil {
 		id = &authz.Identity{}
 	}
 	return map[string]any{
 		"token": map[string]any{
-			"Raw": raw, "Signature": signature(raw),
+			"Raw": tokens.Access, "Signature": signature(tokens.Access),
 			"Header": object(id.TokenHeader), "Claims": object(id.Claims),
 		},
+		"idToken": idToken(id, tokens.ID),
 		"identity": map[string]any{
 			"authenticated": id.Authenticated, "authenticator": id.Authenticator, "kind": id.Kind,
 			"subject": id.Subject, "issuer": id.Issuer, "audiences": id.Audiences, "scopes": id.Scopes,
 		},
 		"httpRequestHeader": RequestHeader(headers),
 	}
+}
+
+// idToken is the ID token of a login. Its claims are those of the identity, which was
+// made of them.
+func idToken(id *authz.Identity, raw string) map[string]any {
+	claims := map[string]any{}
+	if id.Kind == "oidc" {
+		claims = object(id.Claims)
+	}
+	return map[string]any{"Raw": raw, "Signature": signature(raw), "Header": joseHeader(raw), "Claims": claims}
+}
+
+// joseHeader is the first part of a compact JWS, which whoever handed it on has verified.
+func joseHeader(raw string) map[string]any {
+	first, _, _ := strings.Cut(raw, ".")
+	text, err := base64.RawURLEncoding.DecodeString(first)
+	var out map[string]any
+	if err != nil || json.Unmarshal(text, &out) != nil {
+		return map[string]any{}
+	}
+	return out
 }
 
 // signature is the third part of a compact JWS as it stands there.

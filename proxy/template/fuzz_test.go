@@ -47,7 +47,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		for _, one := range each {
-			got, err := one.Render(Caller(&authz.Identity{Authenticated: true, Claims: claims}, string(token), nil))
+			got, err := one.Render(Caller(&authz.Identity{Authenticated: true, Claims: claims}, Tokens{Access: string(token), ID: string(token)}, nil))
 			if err != nil {
 				if len(got) > 0 {
 					t.Errorf("%s: %v beside %v", token, got, err)

@@ -56,7 +56,7 @@ var edgeStack = []struct{ name, value, want string }{
 const unset = "\x00unset"
 
 func data() map[string]any {
-	return Caller(john(), unsigned, []authz.Header{{Name: "user-agent", Value: "curl/8"}})
+	return Caller(john(), Tokens{Access: unsigned}, []authz.Header{{Name: "user-agent", Value: "curl/8"}})
 }
 
 func TestEdgeStackHeaders(t *testing.T) {
@@ -217,7 +217,7 @@ func TestNumbersStayApart(t *testing.T) {
 		"1e2": "100", "12345678901234567.5": "1.2345678901234568e+16", "100000000000000000000": "1e+20",
 	} {
 		n := json.Number(number)
-		got, err := h.Render(Caller(&authz.Identity{Claims: map[string]any{"id": n, "ids": []any{n}}}, "", nil))
+		got, err := h.Render(Caller(&authz.Identity{Claims: map[string]any{"id": n, "ids": []any{n}}}, Tokens{}, nil))
 		if err != nil || len(got) != 2 || got[0].Value != want+" "+want {
 			t.Errorf("%s: %v, %v; want %q", number, got, err, want)
 		}
@@ -229,14 +229,41 @@ func TestNumbersStayApart(t *testing.T) {
 
 // Whoever has no token has nothing of one.
 func TestCallersWithoutToken(t *testing.T) {
-	h, err := NewHeaders([]Header{{"x-a", `{{ .token.Raw }}{{ .token.Signature }}{{ .token.Header.alg }}{{ .token.Claims.sub }}{{ .identity.subject }}`}})
+	h, err := NewHeaders([]Header{{"x-a", `{{ .token.Raw }}{{ .token.Signature }}{{ .token.Header.alg }}{{ .token.Claims.sub }}{{ .identity.subject }}{{ .idToken.Raw }}{{ .idToken.Signature }}{{ .idToken.Header.alg }}{{ .idToken.Claims.sub }}`}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []*authz.Identity{nil, {}} {
-		got, err := h.Render(Caller(id, "", nil))
+		got, err := h.Render(Caller(id, Tokens{}, nil))
 		if err != nil || len(got) != 1 || got[0].Value != "" {
 			t.Errorf("%v, %v", got, err)
+		}
+	}
+}
+
+// TestIDToken: what Edge Stack's OAuth2 filter has beside the access token.
+func TestIDToken(t *testing.T) {
+	const value = `{{ .idToken.Raw }} {{ .idToken.Header.alg }} {{ .idToken.Claims.email }} {{ .idToken.Signature }} {{ .token.Raw }}`
+	h, err := NewHeaders([]Header{{"x-a", value}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := &authz.Identity{Authenticated: true, Kind: "oidc", Subject: "alice", Claims: map[string]any{"email": "alice@example.com"}}
+	const raw = "eyJhbGciOiJFUzI1NiJ9.e30.c2ln"
+	for _, tc := range []struct {
+		name   string
+		id     *authz.Identity
+		tokens Tokens
+		want   string
+	}{
+		{"a login", alice, Tokens{Access: "at", ID: raw}, raw + " ES256 alice@example.com c2ln at"},
+		{"a session too large to keep the token", alice, Tokens{Access: "at"}, "  alice@example.com  at"},
+		{"garbage", alice, Tokens{ID: "x.y"}, "x.y  alice@example.com"},
+		{"a bearer token", john(), Tokens{Access: "at"}, "at"},
+	} {
+		got, err := h.Render(Caller(tc.id, tc.tokens, nil))
+		if err != nil || len(got) != 1 || got[0].Value != strings.TrimSpace(tc.want) {
+			t.Errorf("%s: %v, %v, want %q", tc.name, got, err, tc.want)
 		}
 	}
 }

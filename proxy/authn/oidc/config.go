@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"errors"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -96,6 +97,9 @@ type Config struct {
 	// BackChannelLogoutPath is the backchannel_logout_uri to register at the provider;
 	// backchannel-logout beside redirect_path by default.
 	BackChannelLogoutPath string `yaml:"backchannel_logout_path"`
+	// SharedSignals takes the provider's security events, which end sessions. Without it,
+	// nothing does.
+	SharedSignals *SharedSignals `yaml:"shared_signals"`
 	// PostLogoutRedirect is where browsers go when they have logged out at the
 	// provider: a path of the same origin, or an https URL. The provider must know it.
 	// Without it, they stay on the provider's page.
@@ -185,6 +189,7 @@ func (c Config) filled() Config {
 			*p = path.Join(path.Dir(c.RedirectPath), name)
 		}
 	}
+	c.SharedSignals = c.SharedSignals.filled(path.Join(path.Dir(c.RedirectPath), "security-events"), c.ClientID)
 	if c.ClientAuth == "" {
 		switch {
 		case c.ClientSecretFile != "":
@@ -326,6 +331,7 @@ func (c Config) validatePaths() error {
 		}
 		seen[p.path] = p.key
 	}
+	errs = append(errs, setting.Under("shared_signals", c.SharedSignals.validate(slices.Collect(maps.Keys(seen)))))
 	if p := c.PostLogoutRedirect; p != "" && !strings.HasPrefix(p, "/") {
 		errs = append(errs, setting.Under("post_logout_redirect", fetch.CheckURL(p, false)))
 	} else if _, ok := returnAddress(p); p != "" && !ok {

@@ -58,6 +58,9 @@ func TestLogin(t *testing.T) {
 	if r.Token == "" || r.Token != "at-b" {
 		t.Errorf("token %q", r.Token)
 	}
+	if strings.Count(r.IDToken, ".") != 2 {
+		t.Errorf("ID token %q", r.IDToken)
+	}
 	if _, cookies := r.Spent(); len(cookies) != 1 {
 		t.Errorf("spent cookies %v", cookies)
 	}

@@ -127,6 +127,7 @@ func (a *Authenticator) authenticate(ctx context.Context, r *authn.Request) (*au
 	if !ended(s, r.Now) {
 		r.Token = s.AccessToken
 	}
+	r.IDToken = s.IDToken
 	return s.Identity(a.identity), nil
 }
 
@@ -182,6 +183,9 @@ func (a *Authenticator) Endpoints() []authn.Endpoint {
 		if path == a.config.BackChannelLogoutPath {
 			out[i].Hosts = nil // the provider may know the gateway by another name
 		}
+	}
+	if c := a.config.SharedSignals; c != nil {
+		out = append(out, authn.Endpoint{Path: c.Path, Serve: a.securityEvents})
 	}
 	return out
 }

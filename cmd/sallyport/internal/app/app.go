@@ -12,9 +12,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -76,6 +79,9 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	if a.status, err = newStatus(a.telemetry.Meter); err != nil {
 		return nil, err
 	}
+	if err := a.registerExpiry(a.telemetry.Meter); err != nil {
+		return nil, err
+	}
 	if a.front, err = proxy.New(proxy.Deps{Logger: a.logger, Metrics: a.telemetry.Metrics, Tracer: a.tracer(), Recorder: a.log}); err != nil {
 		return nil, err
 	}
@@ -90,10 +96,15 @@ func New(ctx context.Context, opts Options) (*App, error) {
 // Check builds everything as New does, checks the policies against the input
 // schema, and reports every problem. It opens no port.
 func Check(ctx context.Context, opts Options) error {
+	stderr := opts.Stderr
 	opts.Stdout, opts.Stderr = io.Discard, io.Discard
 	cfg, err := config.Load(opts.ConfigFile)
 	if err != nil {
 		return exit.With(exit.Config, err)
+	}
+	choices := insecureChoices(cfg)
+	for _, key := range slices.Sorted(maps.Keys(choices)) {
+		fmt.Fprintf(stderr, "warning: insecure choice: %v\n", cfg.At(key, errors.New(choices[key]))) //nolint:errcheck // nobody reads it
 	}
 	policies := checkPolicies(ctx, cfg)
 	a, err := New(ctx, opts)

@@ -181,9 +181,16 @@ func isLoopback(address string) bool {
 
 // warn names the choices that weaken the gateway, once, at start.
 func (a *App) warn(ctx context.Context, cfg *config.Config) {
-	say := func(key, what string) {
-		a.logger.WarnContext(ctx, "insecure choice", slog.String("key", key), slog.String("means", what))
+	choices := insecureChoices(cfg)
+	for _, key := range slices.Sorted(maps.Keys(choices)) {
+		a.logger.WarnContext(ctx, "insecure choice", slog.String("key", key), slog.String("means", choices[key]))
 	}
+}
+
+// insecureChoices returns what in cfg weakens the gateway, by key, and what it means.
+func insecureChoices(cfg *config.Config) map[string]string {
+	out := map[string]string{}
+	say := func(key, means string) { out[key] = means }
 	for name, x := range cfg.Authenticators {
 		for key, means := range x.Insecure() {
 			say("authenticators."+name+"."+key, means)
@@ -210,4 +217,5 @@ func (a *App) warn(ctx context.Context, cfg *config.Config) {
 	if len(cfg.Policy.Engine.Builtins.Allow) > 0 {
 		say("policy.builtins.allow", "policies may reach outside of their evaluation")
 	}
+	return out
 }
