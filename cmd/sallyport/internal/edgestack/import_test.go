@@ -123,7 +123,6 @@ func TestSharedLogin(t *testing.T) {
 		"https://example.com https://example.com.evil.test":  "",
 		"https://a.co.uk https://b.co.uk":                    "",
 		"https://a.github.io https://b.github.io":            "",
-		"https://a.example.com http://b.example.com":         "",
 		"https://10.0.0.1 https://10.0.0.1:8443":             "",
 		"https://1.10.0.1 https://2.10.0.1":                  "",
 		"https://[fd00::1] https://[fd00::1]:8443":           "",

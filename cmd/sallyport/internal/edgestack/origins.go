@@ -23,7 +23,8 @@ type protected struct {
 // others are all that there are.
 func (f *filter) origins(s *section) {
 	var all []*protected
-	for _, o := range s.subs("protectedOrigins") {
+	given := s.subs("protectedOrigins")
+	for _, o := range given {
 		if p := readProtected(o); p != nil {
 			all = append(all, p)
 		}
@@ -35,6 +36,9 @@ func (f *filter) origins(s *section) {
 	}
 	if len(origins) > 0 {
 		f.auth["origins"] = origins
+	} else if len(given) > 0 { // without any, people could log in at every host
+		f.closed = "none of the origins of the filter is carried over"
+		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
 	}
 	if len(origins) > 1 {
 		f.share(s, all)
@@ -45,7 +49,7 @@ func (f *filter) origins(s *section) {
 	s.without("name each origin in authenticators."+f.name+".oidc.internal_origins", "allowedInternalOrigins")
 }
 
-// readProtected returns nil for what is not an origin.
+// readProtected returns nil for what is not an origin at which people may log in.
 func readProtected(o *section) *protected {
 	text := o.text("origin")
 	p := &protected{section: o, subdomains: o.flag("includeSubdomains"), internal: append(o.texts("allowedInternalOrigins"), o.texts("internalOrigin")...)}
@@ -54,9 +58,13 @@ func readProtected(o *section) *protected {
 		o.differ("origin", "%q is not an origin such as https://app.example.com: it is left out", text)
 		return nil
 	}
+	if u.Scheme == "http" && !session.Loopback(u.Host) {
+		o.differ("origin", "%q is not https: it is left out, since sessions would travel in the open", text)
+		return nil
+	}
 	p.origin, p.host = u.Scheme+"://"+strings.ToLower(u.Host), strings.ToLower(u.Hostname())
-	if p.subdomains && (u.Scheme != "https" || !session.IsDomain(p.host)) {
-		o.differ("includeSubdomains", "people log in at subdomains by https only, and a domain has at least two labels: the subdomains are left out")
+	if p.subdomains && !session.IsDomain(p.host) {
+		o.differ("includeSubdomains", "%q is not a domain with at least two labels: the subdomains are left out", p.host)
 		p.subdomains = false
 	}
 	return p
@@ -74,7 +82,7 @@ func (p *protected) entries() []string {
 func (f *filter) share(s *section, all []*protected) {
 	domain := sharedDomain(all)
 	if domain == "" {
-		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between origins of different sites, nor with those at http. The provider has to know %s at each of them", redirectPath)
+		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between origins of different sites. The provider has to know %s at each of them", redirectPath)
 		return
 	}
 	f.auth["redirect_origin"] = all[0].origin
@@ -90,9 +98,6 @@ func (f *filter) share(s *section, all []*protected) {
 func sharedDomain(all []*protected) string {
 	domain := all[0].host
 	for _, p := range all {
-		if !strings.HasPrefix(p.origin, "https://") {
-			return ""
-		}
 		for domain != "" && p.host != domain && !strings.HasSuffix(p.host, "."+domain) {
 			_, domain, _ = strings.Cut(domain, ".")
 		}
