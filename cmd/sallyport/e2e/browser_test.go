@@ -114,6 +114,7 @@ type browserSite struct {
 	Providers []string `json:"providers"` // issuers
 	TTL       int      `json:"ttl"`       // of the first one's access tokens, in seconds
 	Bye       string   `json:"bye"`       // where the second one has browsers go after a logout
+	Shop      string   `json:"shop"`      // an origin that shares a login with its subdomains
 }
 
 // newBrowserSite is a gateway with two providers, which browsers know by a name that
@@ -132,7 +133,9 @@ func newBrowserSite(t *testing.T) browserSite {
 	out.Bye = "https://www.test:" + port + "/public/bye"
 	corp, _ := identityProvider(t, out.Origin, options(t, map[string]any{"tells": "https://" + s.addr, "ttl": out.TTL, "rotates": true}))
 	partner, _ := identityProvider(t, out.Origin, options(t, map[string]any{"under": "/partner", "tells": "https://" + s.addr, "bye": out.Bye, "asks": false}))
-	out.Providers = []string{corp, partner}
+	out.Shop = "https://shop.test:" + port
+	shared, _ := identityProvider(t, out.Shop, options(t, map[string]any{"under": "/shared", "tells": "https://" + s.addr, "ttl": 600}))
+	out.Providers = []string{corp, partner, shared}
 	write(t, s.file("secret"), "a-secret-for-the-test-only\n")
 	write(t, s.file("key"), strings.Repeat("5e", 32)+"\n")
 	write(t, s.file("policies/gateway.rego"), browserPolicy)
@@ -173,10 +176,21 @@ authenticators:
       redirect_path: /guests/callback
       session: {keys_files: [key]}
       pages: {template_file: page.html}
+  shared:
+    oidc:
+      issuer: %q
+      client_id: web
+      client_secret_file: secret
+      redirect_path: /shared/callback
+      origins: [%q, %q]
+      redirect_origin: %[8]q
+      post_logout_redirect: %[8]s/public/bye
+      session: {keys_files: [key], cookie_domain: shop.test}
 upstreams:
-  app: {endpoints: [%s]}
+  app: {endpoints: [%[10]s]}
 routes:
   - {name: public, match: {path: "/public/**"}, authenticate: [anyone], upstream: app}
+  - {name: shop, match: {hosts: [shop.test, "*.shop.test"], path: "/**"}, authenticate: [shared], upstream: app}
   - {name: choice, match: {path: "/choice/**"}, authenticate: [corp, partner], upstream: app}
   - {name: themed, match: {path: "/themed/**"}, authenticate: [partner, corp], upstream: app}
   - {name: templated, match: {path: "/templated/**"}, authenticate: [guests, corp], upstream: app}
@@ -185,7 +199,7 @@ routes:
 policy:
   entrypoint: gateway/decision
   paths: [policies]
-`, s.addr, s.admin, corp, partner, out.Bye, partner, upstream.URL))
+`, s.addr, s.admin, corp, partner, out.Bye, partner, shared, out.Shop, strings.Replace(out.Shop, "//", "//*.", 1), upstream.URL))
 	out.Key = publicKey(t, s.file("server.pem"))
 	s.start(t)
 	return out
@@ -228,7 +242,7 @@ func TestBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, scenario := range []string{"login", "refresh", "stepup", "logout", "tabs", "pages"} {
+	for _, scenario := range []string{"login", "refresh", "stepup", "logout", "tabs", "pages", "subdomains"} {
 		t.Run(scenario, func(t *testing.T) {
 			begin := time.Now()
 			cmd := exec.CommandContext(t.Context(), node, scenario+".mjs")

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -62,14 +63,17 @@ metadata: {name: shop, namespace: shop}
 spec: {hostname: "*", prefix: /shop/, service: %[3]q}
 `
 
-// TestImportedShop runs what is imported from Edge Stack, with nothing changed but the
-// addresses: the files that it names are put there, check passes, somebody logs in at a
-// certified provider, and a partner's key gets in.
-func TestImportedShop(t *testing.T) {
-	s := newSite(t, paths)
-	issuer, _ := identityProvider(t, "https://"+s.addr)
-	const key = "partner-key-0123456789abcdef"
-	write(t, s.file("edge.yaml"), fmt.Sprintf(edgeStack, issuer, s.addr, s.upstream.URL, base64.StdEncoding.EncodeToString([]byte(key))))
+// partnerKey is of a partner of the shop.
+const partnerKey = "partner-key-0123456789abcdef"
+
+// imported starts a gateway with what is imported from Edge Stack's shop, with nothing
+// changed but the addresses: the files that it names are put there, and check passes.
+// The provider knows the first of the origins, which are as Edge Stack has them.
+func imported(t *testing.T, s *site, first, origins string) {
+	t.Helper()
+	issuer, _ := identityProvider(t, first)
+	text := strings.Replace(edgeStack, `[{origin: "https://%[2]s"}]`, "%[2]s", 1)
+	write(t, s.file("edge.yaml"), fmt.Sprintf(text, issuer, origins, s.upstream.URL, base64.StdEncoding.EncodeToString([]byte(partnerKey))))
 	sallyport := func(args ...string) string {
 		t.Helper()
 		out, err := exec.Command(binary(t), args...).CombinedOutput()
@@ -97,7 +101,36 @@ func TestImportedShop(t *testing.T) {
 	sallyport("check", "-c", s.file("gateway/sallyport.yaml"))
 	s.gateway = start(t, "serve", "-c", s.file("gateway/sallyport.yaml"))
 	waitReady(t, s.admin)
+}
 
+// TestImportedOrigins: somebody logs in at a subdomain of what Edge Stack protected, by
+// the redirect URI that the provider knew then, and is logged in at the origin itself.
+func TestImportedOrigins(t *testing.T) {
+	s := newSite(t, paths)
+	_, port, err := net.SplitHostPort(s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := "https://shop.test:" + port
+	imported(t, s, origin, fmt.Sprintf(`[{origin: %q, includeSubdomains: true, allowedInternalOrigins: ["https://www.test:%s"]}]`, origin, port))
+	p := s.named(t)
+	for _, host := range []string{"a.shop.test", "shop.test"} {
+		pg := p.through(p.get("https://"+host+":"+port+"/shop/account/orders?a=b"), host+":"+port)
+		if path, _ := upstreamSees(t, pg); path != "/account/orders?a=b" || pg.url.Host != host+":"+port || p.logins != 1 {
+			t.Errorf("%s: the upstream sees %s, the browser is at %s, asked for a name %d times", host, path, pg.url, p.logins)
+		}
+	}
+	// A browser that gets past the gateway in front, at whose name it is not, begins a
+	// login and cannot end it: cookies of shop.test are not for it.
+	if pg := p.through(p.get("https://www.test:"+port+"/shop/account/orders"), "shop.test:"+port); pg.status != 400 || pg.url.Path != "/.ambassador/oauth2/redirection-endpoint" {
+		t.Errorf("past the gateway in front: %d at %s", pg.status, pg.url)
+	}
+}
+
+// TestImportedShop: somebody logs in at a certified provider, and a partner's key gets in.
+func TestImportedShop(t *testing.T) {
+	s := newSite(t, paths)
+	imported(t, s, "https://"+s.addr, `[{origin: "https://`+s.addr+`"}]`)
 	p := s.person(t)
 	pg := p.get("https://" + s.addr + "/shop/account/orders?a=b")
 	if pg.url.Host == s.addr {
@@ -115,7 +148,7 @@ func TestImportedShop(t *testing.T) {
 		t.Errorf("the upstream sees %s", pg.text)
 	}
 
-	for text, want := range map[string]int{key: 200, "": 401, "partner-key-0123456789abcdeX": 401, fmt.Sprintf("%x", sha256.Sum256([]byte(key))): 401} {
+	for text, want := range map[string]int{partnerKey: 200, "": 401, "partner-key-0123456789abcdeX": 401, fmt.Sprintf("%x", sha256.Sum256([]byte(partnerKey))): 401} {
 		headers := map[string]string{"X-Api-Key": text}
 		if text == "" {
 			headers = nil
@@ -127,7 +160,7 @@ func TestImportedShop(t *testing.T) {
 	if status, _ := s.echoed(t, "/shop/machines/orders", map[string]string{"X-Ambassador-Client-ID": "web", "X-Ambassador-Client-Secret": "wrong"}); status != 401 {
 		t.Errorf("a machine that the provider does not know gets %d, want 401", status)
 	}
-	if status, _ := s.echoed(t, "/shop/machines/orders", map[string]string{"X-Api-Key": key}); status != 401 {
+	if status, _ := s.echoed(t, "/shop/machines/orders", map[string]string{"X-Api-Key": partnerKey}); status != 401 {
 		t.Errorf("a partner's key gets %d where machines go, want 401", status)
 	}
 }

@@ -126,9 +126,9 @@ type Config struct {
 	// and logouts are then those of the public origin, which is one of origins; what
 	// routes, policies and logs see is what arrived. * stands for any scheme or host, as
 	// in *://*, if origins has a single entry. The proxy need not be one of
-	// trusted_proxies, whose headers count: whoever gets past it and sends such a Host
-	// gains nothing, since the addresses are these here, and browsers neither keep nor
-	// send the cookies over plain http.
+	// trusted_proxies, whose headers count: whoever gets past it and sends such a Host is
+	// sent to the addresses here, and a browser that is elsewhere has its cookies there
+	// and not at them, if at all, so that its login does not end.
 	InternalOrigins map[string][]string `yaml:"internal_origins"`
 	// ConcurrentLogins is how many logins one browser may have under way, each of which
 	// is a cookie that travels with every request until it ends: 1 to 5. With more than

@@ -371,6 +371,41 @@ func TestRestAcrossOrigins(t *testing.T) {
 	}
 }
 
+// TestChoiceAndFrontChannelAcrossOrigins: the page to choose a provider leads to a login
+// that comes back to its host, and the provider ends the session of all hosts at one.
+func TestChoiceAndFrontChannelAcrossOrigins(t *testing.T) {
+	s := newSetup(t, oneRedirect)
+	c := s.a.config
+	c.DisplayName, c.RedirectPath, c.LoginPath, c.LogoutPath, c.FrontChannelLogoutPath, c.BackChannelLogoutPath = "", "/partner/callback", "", "", "", ""
+	partner := s.open("partner", c)
+	b := s.visit("a.example.com")
+	answer := s.a.Greet(t.Context(), b.request("GET", "/x?a=b"), []authn.Greeter{s.a, partner})
+	if want := `<a href="/partner/login?return=%2Fx%3Fa%3Db">partner</a>`; answer == nil || !strings.Contains(string(answer.Body), want) {
+		t.Fatalf("the page lacks %s: %+v", want, answer)
+	}
+	r := b.request("GET", "/partner/login?return=%2Fx%3Fa%3Db")
+	q := sent(t, partner.login(t.Context(), r)).Query()
+	b.take(r)
+	s.idp.set(func(f *fake) { f.nonces["code-"+q.Get("state")] = q.Get("nonce") })
+	b.host = "example.com"
+	r = b.back(q)
+	if got := sent(t, partner.callback(t.Context(), r)).String(); got != "https://a.example.com/x?a=b" || q.Get("redirect_uri") != "https://example.com/partner/callback" {
+		t.Errorf("redirect_uri %s, sent to %s", q.Get("redirect_uri"), got)
+	}
+
+	b = s.visit("a.example.com")
+	q = b.begin("/x")
+	b.host = "example.com"
+	sent(t, b.at(b.back(q)))
+	provider := s.visit("example.com") // in a frame, without cookies
+	if answer := provider.at(provider.request("GET", "/oauth2/frontchannel-logout?"+url.Values{"iss": {s.idp.URL}, "sid": {"s1"}}.Encode())); answer.Status != 200 {
+		t.Errorf("front-channel logout: %d %s", answer.Status, answer.Why)
+	}
+	if b.host = "a.example.com"; b.in() {
+		t.Error("logged in after the front-channel logout")
+	}
+}
+
 // TestRedirectOriginPushedAndSigned: a pushed request and a request object have the
 // redirect origin too.
 func TestRedirectOriginPushedAndSigned(t *testing.T) {

@@ -28,6 +28,7 @@ func TestGolden(t *testing.T) {
 		"filters-unsigned": {"filters.yaml", edgestack.Options{Kinds: kinds, AllowUnsigned: true, Issuers: map[string]string{"jwt": "https://idp.example"}}},
 		"machines":         {"machines.yaml", edgestack.Options{Kinds: append([]string{"api_key", "client_credentials", "oidc"}, kinds...)}},
 		"machines-none":    {"machines.yaml", edgestack.Options{Kinds: kinds}},
+		"origins":          {"origins.yaml", edgestack.Options{Kinds: []string{"oidc"}}},
 		"shop":             {"shop.yaml", edgestack.Options{Kinds: kinds}},
 		"shop-oidc":        {"shop.yaml", edgestack.Options{Kinds: append([]string{"oidc"}, kinds...), Issuers: map[string]string{"": "https://partner.example"}, Audiences: map[string]string{"": "shop"}}},
 	} {
@@ -95,6 +96,69 @@ func TestResultIsAConfiguration(t *testing.T) {
 		res = load(t, file, edgestack.Options{Kinds: []string{"jwt"}})
 		if _, err = config.Parse("sallyport.yaml", res.Config, os.LookupEnv); err == nil || !strings.Contains(err.Error(), "issuer: is missing") {
 			t.Errorf("%s without an issuer: %v", file, err)
+		}
+	}
+}
+
+// TestOriginsAreAConfiguration: where people may log in is said as the gateway wants it;
+// only files are missing.
+func TestOriginsAreAConfiguration(t *testing.T) {
+	res := load(t, "origins.yaml", edgestack.Options{})
+	_, err := config.Parse("sallyport.yaml", res.Config, func(string) (string, bool) { return "", false })
+	for line := range strings.Lines(fmt.Sprint(err)) {
+		if line = strings.TrimSpace(line); line != "<nil>" && !strings.Contains(line, "no such file") {
+			t.Error(line)
+		}
+	}
+}
+
+// TestSharedLogin: which origins have one login, and for which domain its cookies are.
+func TestSharedLogin(t *testing.T) {
+	for origins, want := range map[string]string{
+		"https://example.com https://a.example.com":          "example.com",
+		"https://a.example.com https://b.example.com:8443":   "example.com",
+		"https://a.b.example.co.uk https://c.example.co.uk":  "example.co.uk",
+		"https://x.b.example.com https://y.b.example.com":    "b.example.com",
+		"https://example.com https://evilexample.com":        "",
+		"https://example.com https://example.com.evil.test":  "",
+		"https://a.co.uk https://b.co.uk":                    "",
+		"https://a.github.io https://b.github.io":            "",
+		"https://10.0.0.1 https://10.0.0.1:8443":             "",
+		"https://1.10.0.1 https://2.10.0.1":                  "",
+		"https://[fd00::1] https://[fd00::1]:8443":           "",
+		"https://localhost https://localhost:8443":           "",
+		"https://example.com":                                "",
+		"https://example.com https://b.test https://b.test:": "",
+	} {
+		list := `{origin: "` + strings.ReplaceAll(origins, " ", `"}, {origin: "`) + `"}`
+		text := fmt.Sprintf(`
+apiVersion: getambassador.io/v3alpha1
+kind: Filter
+metadata: {name: login}
+spec: {OAuth2: {authorizationURL: "https://idp.example", clientID: web, protectedOrigins: [%s]}}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: FilterPolicy
+metadata: {name: policy}
+spec: {rules: [{host: "*", path: /*, filters: [{name: login}]}]}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: {name: shop}
+spec: {hostname: "*", prefix: /, service: "https://shop:8443"}
+`, list)
+		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, several := strings.Cut(origins, " ")
+		domain, redirect := "cookie_domain: "+want+"\n", "redirect_origin: "+first+"\n"
+		shared := strings.Contains(string(res.Config), "cookie_domain") || strings.Contains(string(res.Config), "redirect_origin")
+		if want == "" && shared || want != "" && (!strings.Contains(string(res.Config), domain) || !strings.Contains(string(res.Config), redirect)) {
+			t.Errorf("%s: want the domain %q:\n%s", origins, want, res.Config)
+		}
+		if said := strings.Contains(fmt.Sprint(res.Differences), "by itself"); said != (several && want == "") {
+			t.Errorf("%s: differences %v", origins, res.Differences)
 		}
 	}
 }

@@ -1,9 +1,7 @@
 package edgestack
 
 import (
-	"net/url"
 	"slices"
-	"strings"
 )
 
 // redirectPath is where Edge Stack has browsers come back to. Providers know it.
@@ -77,29 +75,6 @@ func (f *filter) login(s *section) {
 	f.origins(s)
 	f.somewhere(s)
 	s.without("requests without a login are told apart by Accept and X-Requested-With", "insteadOfRedirect")
-}
-
-// origins are where people may log in. One that cannot be said is left out, and the
-// others are all that there are.
-func (f *filter) origins(s *section) {
-	var origins []string
-	for _, o := range s.subs("protectedOrigins") {
-		text := o.text("origin")
-		if u, err := url.Parse(text); err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") {
-			origins = append(origins, u.Scheme+"://"+strings.ToLower(u.Host))
-		} else {
-			o.differ("origin", "%q is not an origin such as https://app.example.com: it is left out", text)
-		}
-		o.without("name each origin in authenticators."+f.name+".oidc.origins", "includeSubdomains", "internalOrigin", "allowedInternalOrigins")
-		o.rest()
-	}
-	if len(origins) > 0 {
-		f.auth["origins"] = origins
-	}
-	if len(origins) > 1 {
-		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between them")
-	}
-	s.without("name each origin in authenticators."+f.name+".oidc.origins", "allowedInternalOrigins")
 }
 
 // machines send the headers that they sent to Edge Stack.
