@@ -18,8 +18,7 @@ func TestRedisSaysNonsense(t *testing.T) {
 	redis := newServer(t)
 	a := redis.replica("login")
 	now := time.Now()
-	c := redis.client()
-	defer c.Close()
+	c := a.redis
 	text, err := encode(&Session{ID: "x", Provider: "login", Subject: "root", Created: now.UnixMilli(), Used: now.UnixMilli()})
 	if err != nil {
 		t.Fatal(err)
