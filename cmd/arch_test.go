@@ -38,8 +38,10 @@ var leaves = []string{"engine/authz", "engine/meter", "engine/setting"}
 // onlyFrom keeps a library behind one package. The reasons stand in docs/decisions.
 var onlyFrom = map[string][]string{
 	"github.com/valyala/fasthttp":        {"proxy", "cmd/sallyport/internal/demo", "bench"},
-	"github.com/lestrrat-go/jwx":         {"proxy/authn/jwt"},
+	"github.com/lestrrat-go/jwx":         {"proxy/authn/jose"},
 	"github.com/dunglas/httpsfv":         {"proxy/authn/httpsignature"},
+	"github.com/redis/go-redis":          {"proxy/redis", "proxy/session"},
+	"github.com/bsm/redislock":           {"proxy/session"},
 	"github.com/open-policy-agent/opa":   {"engine", "bundles", "policies", "cmd"},
 	"go.opentelemetry.io/otel/sdk":       {"cmd/sallyport/internal/telemetry"},
 	"go.opentelemetry.io/otel/exporters": {"cmd/sallyport/internal/telemetry"},

@@ -33,6 +33,8 @@ type ListenerConfig struct {
 	// ProxyProtocol reads a PROXY protocol header (version 1 or 2) from peers in trusted_proxies; others may not send one.
 	ProxyProtocol bool `yaml:"proxy_protocol"`
 	// TrustedProxies are addresses or prefixes of peers whose X-Forwarded-*, Forwarded, X-Real-IP, X-Request-Id and X-Forwarded-Client-Cert count.
+	// They must set or drop these fields and not hand on what clients send: proofs and signatures of requests are compared with X-Forwarded-Proto and
+	// X-Forwarded-Host, and logins lead back there. Routes and policies go by Host.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// RedirectToHTTPS answers every request with a redirect to its https URL.
 	RedirectToHTTPS bool `yaml:"redirect_to_https"`

@@ -10,6 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/upstream"
 	"github.com/sallyport/sallyport/proxy/wire"
@@ -46,14 +47,19 @@ func (r *request) statusLine(status int) {
 
 // ownFields writes what every response carries.
 func (r *request) ownFields() {
+	r.verdictFields()
+	if !r.keep {
+		wire.WriteField(r.c.writer.Writer, "connection", "close")
+	}
+}
+
+// verdictFields writes those of them that come of judging.
+func (r *request) verdictFields() {
 	wire.WriteField(r.c.writer.Writer, "x-request-id", r.verdictID())
 	if r.verdict != nil {
 		for _, h := range r.verdict.Response {
 			wire.WriteField(r.c.writer.Writer, h.Name, h.Value)
 		}
-	}
-	if !r.keep {
-		wire.WriteField(r.c.writer.Writer, "connection", "close")
 	}
 }
 
@@ -123,7 +129,7 @@ func (r *request) copyFields(h *fasthttp.ResponseHeader) {
 	ruled := len(rules.SetHeaders)+len(rules.RemoveHeaders) > 0
 	dated := false
 	for k, v := range h.All() {
-		if dropField(k) || len(nominated) > 0 && named(nominated, string(k)) || ruled && replaced(rules, string(k)) {
+		if dropField(k) || setsOwnCookie(k, v) || len(nominated) > 0 && named(nominated, string(k)) || ruled && replaced(rules, string(k)) {
 			continue
 		}
 		dated = dated || string(k) == "Date"
@@ -156,6 +162,16 @@ func dropField(name []byte) bool {
 		}
 	}
 	return len(name) == 0
+}
+
+// setsOwnCookie reports whether a field has the browser keep, or forget, a cookie of the
+// gateway's. Browsers send one without a name as its value alone, which then has one.
+func setsOwnCookie(name, value []byte) bool {
+	if string(name) != "Set-Cookie" {
+		return false
+	}
+	cookie, _, _ := strings.Cut(strings.TrimLeft(string(value), " \t="), "=")
+	return authn.OwnCookie(cookie)
 }
 
 func connectionTokens(h *fasthttp.ResponseHeader) []string {

@@ -32,6 +32,9 @@ type Parts struct {
 	CredentialHeaders []string
 	// AssertedHeaders are those of them that are forwarded only when verified.
 	AssertedHeaders []string
+	// Vouchers report who is believed what it says of clients' certificates; none: every
+	// trusted peer that has shown a certificate.
+	Vouchers []func(*authn.Request) bool
 	// Outbound returns what gets the upstream's credentials for a route; nil, also
 	// for one route: none.
 	Outbound func(route.Config) (judge.Outbound, error)
@@ -103,7 +106,7 @@ func Build(cfg Config, parts Parts) (*Snapshot, error) {
 	}
 	s.judge = judge.New(judge.Config{
 		Routes: table, Chains: chains, Decider: parts.Decider, IdentityHeaders: cfg.IdentityHeaders, Tracer: parts.Tracer,
-		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, AssertedHeaders: parts.AssertedHeaders, Outbound: outbound,
+		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, AssertedHeaders: parts.AssertedHeaders, Vouchers: parts.Vouchers, Outbound: outbound,
 		ResourceMetadata: parts.ResourceMetadata,
 		Upstream:         func(name string) bool { return s.upstreams[name] != nil },
 	})

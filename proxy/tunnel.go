@@ -19,7 +19,7 @@ func (r *request) tunnel(x *upstream.Exchange) {
 	r.copyFields(&x.Response.Header)
 	wire.WriteField(c.writer.Writer, "connection", "Upgrade")
 	wire.WriteField(c.writer.Writer, "upgrade", "websocket")
-	wire.WriteField(c.writer.Writer, "x-request-id", r.verdictID())
+	r.verdictFields()
 	_, _ = c.writer.WriteString("\r\n")
 	c.wrote = true
 	if c.writer.Flush() != nil || c.nc.SetDeadline(time.Time{}) != nil {

@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
 const providersDir = "../../docs/providers"
@@ -96,6 +98,8 @@ func (p *providerPage) write(t *testing.T, config map[string]any, jwks []byte) (
 			t.Fatal(err)
 		}
 	}
+	own := certstest.NewCA(t, "gateway").Issue(t, "gateway", nil)
+	certstest.WritePair(t, own, filepath.Join(dir, "gateway.pem"), filepath.Join(dir, "gateway.key"))
 	return filepath.Join(dir, "sallyport.yaml")
 }
 

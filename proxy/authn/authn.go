@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,10 +38,20 @@ var (
 // that no more of its are looked at for a while. 429; the chain stops.
 var ErrTooMany = errors.New("client sent too many credentials")
 
+// Limited is what a client can send too much of.
+type Limited string
+
+// The limits that clients run into, as RateLimit fields call them.
+const (
+	BadCredentials Limited = "credentials" // by one client
+	Proofs         Limited = "proofs"      // DPoP proofs with one key
+)
+
 // TooManyError is an ErrTooMany with what the client is told.
 type TooManyError struct {
+	Of         Limited
 	RetryAfter time.Duration // until the next credential is looked at
-	Quota      int           // bad credentials that may come at once
+	Quota      int           // how many may come at once
 	Window     time.Duration // in which the quota is earned again
 }
 
@@ -96,8 +107,8 @@ type Request struct {
 	// ID is the request's id, for logs and error pages.
 	ID string
 	// Method, Scheme, Host, Path and RawQuery are those that the client used, as
-	// far as trusted proxies report them: Host may have a port, and Path is not
-	// rewritten yet.
+	// far as trusted proxies report them (X-Forwarded-Proto, X-Forwarded-Host): Host
+	// may have a port, and Path is not rewritten yet.
 	Method, Scheme, Host, Path, RawQuery string
 	// Client is the address of the client as the listener judges it, empty if it
 	// is not known. It counts against limits and is no credential.
@@ -158,8 +169,41 @@ func OwnCookie(name string) bool {
 		strings.HasPrefix(name, "sallyport-insecure-")
 }
 
+// WithoutCookies returns a Cookie header without the cookies of these names and the
+// gateway's own (RFC 6265 section 4.2.1), empty if no other is left.
+func WithoutCookies(value string, names []string) string {
+	if len(names) == 0 && !strings.Contains(value, "sallyport-") {
+		return value
+	}
+	var kept []string
+	for pair := range strings.SplitSeq(value, ";") {
+		pair = strings.Trim(pair, " \t")
+		name, _, _ := strings.Cut(pair, "=")
+		if name = strings.Trim(name, " \t"); pair != "" && !slices.Contains(names, name) && !OwnCookie(name) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "; ")
+}
+
 // Spent returns what Spend and SpendCookie were called with.
 func (r *Request) Spent() (headers, cookies []string) { return r.spentHeaders, r.spentCookies }
+
+// At returns a copy of the request as if it had come to another scheme and host. What
+// is left on the copy is for Take.
+func (r *Request) At(scheme, host string) *Request {
+	c := *r
+	c.Scheme, c.Host = scheme, host
+	return &c
+}
+
+// Take leaves on r what was left on a copy that At made of it. With r itself it changes
+// nothing.
+func (r *Request) Take(c *Request) {
+	scheme, host := r.Scheme, r.Host
+	*r = *c
+	r.Scheme, r.Host = scheme, host
+}
 
 // Answer is an error by which a mechanism answers a request itself: with a
 // redirect to log in, or what its endpoint has to say. The chain stops.
@@ -175,7 +219,7 @@ func (a *Answer) Error() string { return a.Why }
 // Endpoint is a path that a mechanism serves itself, before any route: where a
 // provider sends browsers back to, a logout, a key set.
 type Endpoint struct {
-	Hosts []string // lower case, without port; empty: every host
+	Hosts []string // lower case, without port; *.example.com: those below; empty: every host
 	Path  string   // exact, as it is judged
 	Serve func(ctx context.Context, r *Request) *Answer
 }
@@ -212,6 +256,14 @@ type Carrier interface {
 // not taken is never forwarded.
 type Asserter interface {
 	AssertedHeaders() []string
+}
+
+// Voucher is an authenticator that believes some proxies what they say of their clients'
+// certificates.
+type Voucher interface {
+	// Vouches returns what reports whether the peer of a request is one of them; nil if
+	// this one reads no such headers.
+	Vouches() func(r *Request) bool
 }
 
 // Runner is an authenticator that works in the background. Run returns when ctx

@@ -17,8 +17,9 @@ import (
 type revocations struct {
 	lists map[authority]*list
 	// issuers says who issued the authorities that are not self-signed and whose
-	// issuer is known too: trusted or not, they can be revoked.
-	issuers map[authority]*x509.Certificate
+	// issuer is known too, by the hash of their certificates: one key can have several,
+	// of different issuers. Trusted or not, they can be revoked.
+	issuers map[[sha256.Size]byte]*x509.Certificate
 }
 
 // authority identifies who issues, by name and key: a renewed authority keeps
@@ -60,12 +61,12 @@ func loadRevocations(files []string, authorities []*x509.Certificate) (*revocati
 	return r, raw, nil
 }
 
-func issuersAmong(authorities []*x509.Certificate) map[authority]*x509.Certificate {
-	issuers := make(map[authority]*x509.Certificate)
+func issuersAmong(authorities []*x509.Certificate) map[[sha256.Size]byte]*x509.Certificate {
+	issuers := make(map[[sha256.Size]byte]*x509.Certificate)
 	for _, a := range authorities {
 		for _, b := range authorities {
 			if authorityOf(a) != authorityOf(b) && bytes.Equal(a.RawIssuer, b.RawSubject) && a.CheckSignatureFrom(b) == nil {
-				issuers[authorityOf(a)] = b
+				issuers[sha256.Sum256(a.Raw)] = b
 			}
 		}
 	}
@@ -154,16 +155,26 @@ func (r *revocations) check(chains [][]*x509.Certificate, now time.Time) error {
 
 // checkChain looks up every certificate in its issuer's list, but a root.
 func (r *revocations) checkChain(chain []*x509.Certificate, now time.Time) error {
-	last := chain[len(chain)-1]
-	if issuer := r.issuers[authorityOf(last)]; issuer != nil {
-		chain = append(slices.Clone(chain), issuer)
-	}
+	chain = r.upward(chain)
 	for i, cert := range chain[:len(chain)-1] {
 		if err := r.checkOne(cert, chain[i+1], now); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// upward returns chain with the issuers above the authority at which it ends, as far as
+// they are known: verification stops at the first that is trusted.
+func (r *revocations) upward(chain []*x509.Certificate) []*x509.Certificate {
+	chain = slices.Clone(chain)
+	for {
+		issuer := r.issuers[sha256.Sum256(chain[len(chain)-1].Raw)]
+		if issuer == nil || slices.ContainsFunc(chain, issuer.Equal) { // authorities can certify each other
+			return chain
+		}
+		chain = append(chain, issuer)
+	}
 }
 
 func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) error {

@@ -3,9 +3,13 @@ package certs
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"time"
@@ -71,7 +75,71 @@ func readOCSP(data []byte, leaf, issuer *x509.Certificate, now time.Time) (*ocsp
 	if err != nil {
 		return nil, err
 	}
+	if err := checkSubject(r, issuer); err != nil {
+		return nil, err
+	}
 	return r, checkOCSP(r, issuer, now)
+}
+
+// certID says which certificate a statement is about (RFC 6960 section 4.1.1).
+type certID struct {
+	HashAlgorithm pkix.AlgorithmIdentifier
+	NameHash      []byte
+	KeyHash       []byte
+	SerialNumber  *big.Int
+}
+
+// statements are the ResponseData of RFC 6960 section 4.2.1, of which only the certificates
+// that they are about are looked at here.
+type statements struct {
+	Version    int `asn1:"optional,default:0,explicit,tag:0"`
+	Responder  asn1.RawValue
+	ProducedAt asn1.RawValue
+	Responses  []struct {
+		CertID     certID
+		Status     asn1.RawValue
+		ThisUpdate asn1.RawValue
+		NextUpdate asn1.RawValue   `asn1:"explicit,tag:0,optional"`
+		Extensions []asn1.RawValue `asn1:"explicit,tag:1,optional"`
+	}
+	Extensions []asn1.RawValue `asn1:"explicit,tag:1,optional"`
+}
+
+// checkSubject checks that what r says is about a certificate of issuer (RFC 6960 section
+// 3.2). Parsing compares serial numbers alone, and a responder that answers for several
+// authorities says of each what is true of the numbers that it gave out.
+func checkSubject(r *ocsp.Response, issuer *x509.Certificate) error {
+	var all statements
+	if _, err := asn1.Unmarshal(r.TBSResponseData, &all); err != nil {
+		return err
+	}
+	for i := range all.Responses {
+		if id := &all.Responses[i].CertID; id.SerialNumber.Cmp(r.SerialNumber) == 0 { // the first is what parsing took, too
+			return id.checkIssuer(r.IssuerHash, issuer)
+		}
+	}
+	return errors.New("about another certificate")
+}
+
+func (id *certID) checkIssuer(h crypto.Hash, issuer *x509.Certificate) error {
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(issuer.RawSubjectPublicKeyInfo, &info); err != nil {
+		return err
+	}
+	if !h.Available() {
+		return fmt.Errorf("names the issuer by its %s, which is not known here", h)
+	}
+	for _, part := range []struct{ got, of []byte }{{id.NameHash, issuer.RawSubject}, {id.KeyHash, info.Key.RightAlign()}} {
+		sum := h.New()
+		sum.Write(part.of)
+		if !bytes.Equal(part.got, sum.Sum(nil)) {
+			return fmt.Errorf("about certificate %x of another authority than %q", id.SerialNumber, issuer.Subject)
+		}
+	}
+	return nil
 }
 
 // post sends a question (RFC 6960 appendix A.1).

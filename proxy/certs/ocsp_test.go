@@ -68,7 +68,7 @@ func signer(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKe
 // TestOCSP is the table of answers, and what becomes of the client with each mode.
 func TestOCSP(t *testing.T) {
 	s := newSite(t)
-	stranger := certstest.NewCA(t, "client CA")
+	stranger, team := certstest.NewCA(t, "client CA"), s.clients.Intermediate(t, "team CA")
 	delegate, old := s.clients.Issue(t, "responder", signer), s.clients.Issue(t, "old responder", func(c *x509.Certificate) {
 		signer(c)
 		c.NotAfter = time.Now().Add(-time.Minute)
@@ -108,6 +108,12 @@ func TestOCSP(t *testing.T) {
 		{"signed by a delegate that expired", func(c tls.Certificate) []byte { return s.clients.SignOCSP(t, c.Leaf.SerialNumber, &old, nil) }, out, in},
 		{"signed by another authority of that name", func(c tls.Certificate) []byte { return stranger.SignOCSP(t, c.Leaf.SerialNumber, nil, nil) }, out, in},
 		{"signed by the delegate of another authority", func(c tls.Certificate) []byte { return stranger.SignOCSP(t, c.Leaf.SerialNumber, &foreign, nil) }, out, in},
+		{"about the certificate of another authority with that number, by our delegate", func(c tls.Certificate) []byte {
+			return stranger.SignOCSP(t, c.Leaf.SerialNumber, &delegate, nil)
+		}, out, in},
+		{"about the certificate of an intermediate with that number, by our delegate", func(c tls.Certificate) []byte {
+			return team.SignOCSP(t, c.Leaf.SerialNumber, &delegate, nil)
+		}, out, in},
 		{"about another certificate", func(tls.Certificate) []byte { return s.clients.SignOCSP(t, big.NewInt(7), nil, nil) }, out, in},
 		{"out of date", func(c tls.Certificate) []byte {
 			return s.clients.SignOCSP(t, c.Leaf.SerialNumber, nil, times(-2*time.Hour, -time.Minute))

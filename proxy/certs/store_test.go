@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -360,6 +361,57 @@ func TestRevocationOfIntermediates(t *testing.T) {
 	s.withCRL(t, append(revoked, team.RevocationList(t, until)...))
 	if _, err := handshake(t, s.open(t).TLS(), s.client(carol)); err == nil {
 		t.Error("carol got in although her authority is revoked")
+	}
+}
+
+// TestRevocationAboveTheNearest: an authority whose issuer is revoked speaks for nobody,
+// however many trusted authorities are between it and the root.
+func TestRevocationAboveTheNearest(t *testing.T) {
+	s := newSite(t)
+	region := s.clients.Intermediate(t, "region CA")
+	team := region.Intermediate(t, "team CA")
+	carol := team.Issue(t, "carol", nil)
+	until := time.Now().Add(time.Hour)
+	lists := append(region.RevocationList(t, until), team.RevocationList(t, until)...)
+	certstest.Write(t, s.config.ClientCAFile, slices.Concat(s.clients.PEM(), region.PEM(), team.PEM()))
+	bare := tls.Certificate{Certificate: carol.Certificate[:1], PrivateKey: carol.PrivateKey, Leaf: carol.Leaf}
+	for name, client := range map[string]tls.Certificate{"with its chain": carol, "alone": bare} {
+		s.withCRL(t, slices.Concat(s.clients.RevocationList(t, until), lists))
+		if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err != nil {
+			t.Errorf("carol %s: %v", name, err)
+		}
+		s.withCRL(t, slices.Concat(s.clients.RevocationList(t, until, tls.Certificate{Leaf: region.Certificate}), lists))
+		if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err == nil {
+			t.Errorf("carol %s got in although the authority of her authority is revoked", name)
+		}
+		s.withCRL(t, lists)
+		if _, err := handshake(t, s.open(t).TLS(), s.client(client)); err == nil {
+			t.Errorf("carol %s got in although nobody knows whether the authority of her authority is revoked", name)
+		}
+	}
+}
+
+// TestRevocationOfTheCrossCertified: an authority with certificates of two roots speaks for
+// its clients as long as one of them has not taken its own back.
+func TestRevocationOfTheCrossCertified(t *testing.T) {
+	s := newSite(t)
+	other := certstest.NewCA(t, "other root")
+	team := s.clients.Intermediate(t, "team CA")
+	cross := other.Cross(t, team)
+	carol := team.Issue(t, "carol", nil)
+	until := time.Now().Add(time.Hour)
+	certstest.Write(t, s.config.ClientCAFile, slices.Concat(s.clients.PEM(), other.PEM(), team.PEM(), cross.PEM()))
+	list := func(by, of *certstest.CA, revoked bool) []byte {
+		if revoked {
+			return by.RevocationList(t, until, tls.Certificate{Leaf: of.Certificate})
+		}
+		return by.RevocationList(t, until)
+	}
+	for _, tt := range []struct{ one, two, in bool }{{false, false, true}, {true, false, true}, {false, true, true}, {true, true, false}} {
+		s.withCRL(t, slices.Concat(list(s.clients, team, tt.one), list(other, cross, tt.two), team.RevocationList(t, until)))
+		if _, err := handshake(t, s.open(t).TLS(), s.client(carol)); (err == nil) != tt.in {
+			t.Errorf("revoked by the first root %v, by the second %v: %v", tt.one, tt.two, err)
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ type ExchangeConfig struct {
 	Audience string `yaml:"audience"`
 	// Audiences are further ones that a policy may name.
 	Audiences []string `yaml:"audiences"`
-	// Scopes are asked for unless a policy names others, as far as the caller has them. A caller's scopes are never exceeded.
+	// Scopes are asked for unless a policy names others, as far as the caller has them. What is asked for is never more than the caller has, and a token with more than was asked for is refused. Where neither names any, what the token may do is the provider's to say.
 	Scopes []string `yaml:"scopes"`
 	// CacheSize is the number of tokens kept.
 	CacheSize int `yaml:"cache_size"`

@@ -96,7 +96,7 @@ func (x *Exchanger) share(ctx context.Context, key string, get func(context.Cont
 // bounds returns what is asked for. It is never wider than what the caller has.
 func (x *Exchanger) bounds(id *authz.Identity, by *authz.TokenExchange) (audience string, scopes []string, err error) {
 	audience, scopes = x.config.Audience, slices.Clone(x.config.Scopes)
-	held := func(s string) bool { return len(id.Scopes) == 0 || slices.Contains(id.Scopes, s) }
+	held := func(s string) bool { return silent(id) || slices.Contains(id.Scopes, s) }
 	if by != nil && by.Audience != "" && by.Audience != audience {
 		if !slices.Contains(x.config.Audiences, by.Audience) {
 			return "", nil, faultf("upstream.token_exchange.audience: %q is none of the exchange's audiences", by.Audience)
@@ -104,7 +104,9 @@ func (x *Exchanger) bounds(id *authz.Identity, by *authz.TokenExchange) (audienc
 		audience = by.Audience
 	}
 	if by != nil && by.Scope != "" {
-		scopes = strings.Fields(by.Scope)
+		if scopes = strings.Fields(by.Scope); len(scopes) == 0 { // the provider would take it for its default
+			return "", nil, faultf("upstream.token_exchange.scope: %q names no scope", by.Scope)
+		}
 		for _, s := range scopes {
 			if !held(s) {
 				return "", nil, faultf("upstream.token_exchange.scope: the caller does not have %q", s)
@@ -115,6 +117,14 @@ func (x *Exchanger) bounds(id *authz.Identity, by *authz.TokenExchange) (audienc
 	}
 	slices.Sort(scopes)
 	return audience, slices.Compact(scopes), nil
+}
+
+// silent reports whether nothing is known of the scopes of a caller's token, so that
+// only the provider can tell. A token that says that it has none is not silent.
+func silent(id *authz.Identity) bool {
+	_, scope := id.Claims["scope"]
+	_, scp := id.Claims["scp"]
+	return len(id.Scopes) == 0 && !scope && !scp
 }
 
 func faultf(format string, args ...any) *authz.Fault {

@@ -111,18 +111,13 @@ func (a *asker) ask(ctx context.Context, scopes []string, params url.Values) (*g
 	ctx, cancel := context.WithTimeout(ctx, a.endpoint.Timeout)
 	defer cancel()
 	begin := a.now()
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport{a.client}})
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: a.client})
 	t, err := c.Token(ctx)
 	if err != nil {
 		return nil, a.classify(err)
 	}
 	return a.check(t, begin)
 }
-
-// transport sends by the rules of package fetch.
-type transport struct{ client *fetch.Client }
-
-func (t transport) RoundTrip(req *http.Request) (*http.Response, error) { return t.client.Do(req) }
 
 // refusals are the errors of RFC 6749 section 5.2 and RFC 8693 section 2.2.2 that
 // are about what was asked for. Others are about the gateway or the provider.

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -159,6 +161,8 @@ func TestExchangeIsNeverWider(t *testing.T) {
 		{"a token without scopes", nil, &authz.TokenExchange{Scope: "read"}, nil, "orders", "read", ""},
 		{"some of the configured", []string{"write"}, nil, []string{"read", "write"}, "orders", "write", ""},
 		{"none of the configured", []string{"x"}, nil, []string{"read"}, "", "", "scope is missing"},
+		{"none asked for", []string{"read"}, &authz.TokenExchange{Scope: " "}, []string{"read"}, "", "", "names no scope"},
+		{"a tab for a space", []string{"read"}, &authz.TokenExchange{Scope: "read\twrite"}, nil, "", "", `does not have "write"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := newEndpoint(t)
@@ -175,6 +179,35 @@ func TestExchangeIsNeverWider(t *testing.T) {
 				t.Errorf("asked %v, %v", e.asked, err)
 			}
 		})
+	}
+}
+
+// TestTokensThatSayThatTheyHaveNoScope are not those that do not speak of scopes.
+func TestTokensThatSayThatTheyHaveNoScope(t *testing.T) {
+	for name, tc := range map[string]struct {
+		claims map[string]any
+		refuse bool
+	}{
+		"does not say":      {map[string]any{"roles": []any{"x"}}, false},
+		"empty text":        {map[string]any{"scope": ""}, true},
+		"blank text":        {map[string]any{"scope": "  "}, true},
+		"empty list":        {map[string]any{"scp": []any{}}, true},
+		"null":              {map[string]any{"scope": nil}, true},
+		"something unknown": {map[string]any{"scope": 7}, true},
+	} {
+		e := newEndpoint(t)
+		id := e.alice()
+		id.Claims = tc.claims
+		for by, x := range map[*authz.TokenExchange]*Exchanger{
+			nil: e.exchanger(t, func(c *ExchangeConfig) { c.Scopes = []string{"admin"} }), {Scope: "admin"}: e.exchanger(t, nil),
+		} {
+			if got, err := x.Token(t.Context(), "s", id, by); (err != nil) != tc.refuse {
+				t.Errorf("%s, policy %v: %q, %v", name, by, got, err)
+			}
+		}
+		if tc.refuse && e.count() > 0 {
+			t.Errorf("%s: asked %v", name, e.asked)
+		}
 	}
 }
 
@@ -358,6 +391,34 @@ func TestAnswersThatClose(t *testing.T) {
 				t.Error("a refusal is remembered too long")
 			}
 		})
+	}
+}
+
+// TestRedirect: of an answer that sends the gateway elsewhere nothing stays open, and
+// the HTTP library has nothing to complain about past the operator's log.
+func TestRedirect(t *testing.T) {
+	e := newEndpoint(t)
+	var opened atomic.Int64
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+		if !c.Reused {
+			opened.Add(1)
+		}
+	}})
+	e.says(func(w http.ResponseWriter, _ url.Values, _ int) {
+		w.Header().Set("Location", "/other")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	var said strings.Builder
+	log.SetOutput(&said)
+	defer log.SetOutput(os.Stderr)
+	x := e.exchanger(t, nil)
+	for range 3 {
+		if _, err := x.Token(ctx, "subject", e.alice(), nil); !errors.Is(err, problem.ErrNoToken) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := e.count(); n != 3 || opened.Load() != 1 || said.Len() > 0 {
+		t.Errorf("%d questions over %d connections; the library said %q", n, opened.Load(), said.String())
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -250,16 +249,10 @@ func answerError(err error, requestID, decisionID string) *Answer {
 
 // limit tells the client when to come back (RFC 9110 section 10.2.3), and what
 // the limit is (draft-ietf-httpapi-ratelimit-headers).
-func (a *Answer) limit(policy string, l *authn.TooManyError) {
-	wait := strconv.FormatInt(wholeSeconds(l.RetryAfter), 10)
-	a.set("retry-after", wait)
-	a.set("ratelimit-policy", `"`+policy+`";q=`+strconv.Itoa(l.Quota)+";w="+strconv.FormatInt(wholeSeconds(l.Window), 10))
-	a.set("ratelimit", `"`+policy+`";r=0;t=`+wait)
-}
-
-// wholeSeconds rounds up, to one at least: nobody is told to come back at once.
-func wholeSeconds(d time.Duration) int64 {
-	return max(1, int64((d+time.Second-1)/time.Second))
+func (a *Answer) limit(l *authn.TooManyError) {
+	policy, wait := `"`+string(l.Of)+`"`, strconv.Itoa(problem.WholeSeconds(l.RetryAfter))
+	a.set("ratelimit-policy", policy+";q="+strconv.Itoa(l.Quota)+";w="+strconv.Itoa(problem.WholeSeconds(l.Window)))
+	a.set("ratelimit", policy+";r=0;t="+wait)
 }
 
 func (a *Answer) problem(p problem.Problem, requestID, decisionID string) {

@@ -16,23 +16,40 @@ func (c *judged) caller(a *Arrival, trusted bool) {
 	r := &c.input.Request
 	c.who = authn.Request{
 		Authorization: a.header("authorization"), Headers: a.Headers, TLS: a.TLS, Now: a.Time, ID: r.ID,
-		Method: a.Method, Scheme: r.Scheme, Host: c.shape.hostport, Path: c.shape.path, RawQuery: c.shape.query,
+		Method: a.Method, Scheme: r.Scheme, Host: c.shape.clientHost(a, trusted), Path: c.shape.path, RawQuery: c.shape.query,
 		Client: c.input.Source.IP, Trusted: trusted, Body: a.Body,
 	}
 }
 
 // endpoint returns what serves the path itself, nil if nothing does.
-func (j *Judge) endpoint(s *shape) *authn.Endpoint {
+func (j *Judge) endpoint(who *authn.Request) *authn.Endpoint {
 	if len(j.endpoints) == 0 {
 		return nil
 	}
-	all := j.endpoints[s.path]
+	all := j.endpoints[who.Path]
 	for i := range all {
-		if len(all[i].Hosts) == 0 || slices.Contains(all[i].Hosts, s.host) {
+		if ofHost(all[i].Hosts, nameOf(who)) {
 			return &all[i]
 		}
 	}
 	return nil
+}
+
+// nameOf is the host that the client asked for in lower case, without port.
+func nameOf(who *authn.Request) string {
+	host, _, _ := splitHost(who.Host) // it was checked
+	return host
+}
+
+// ofHost reports whether hosts, as endpoints name them, have host among them.
+func ofHost(hosts []string, host string) bool {
+	for _, h := range hosts {
+		suffix, wild := strings.CutPrefix(h, "*")
+		if h == host || wild && len(host) > len(suffix) && strings.HasSuffix(host, suffix) {
+			return true
+		}
+	}
+	return len(hosts) == 0
 }
 
 // serve has an endpoint answer. None of them forwards anything.
@@ -95,18 +112,4 @@ func (j *Judge) outbound(ctx context.Context, c *judged) error {
 		c.Forward.replace(h)
 	}
 	return nil
-}
-
-// withoutCookies returns a Cookie header without the cookies of these names and the
-// gateway's own (RFC 6265 section 4.2.1), empty if no other is left.
-func withoutCookies(value string, names []string) string {
-	var kept []string
-	for pair := range strings.SplitSeq(value, ";") {
-		pair = strings.Trim(pair, " \t")
-		name, _, _ := strings.Cut(pair, "=")
-		if name = strings.Trim(name, " \t"); pair != "" && !slices.Contains(names, name) && !authn.OwnCookie(name) {
-			kept = append(kept, pair)
-		}
-	}
-	return strings.Join(kept, "; ")
 }

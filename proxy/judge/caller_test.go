@@ -3,8 +3,11 @@ package judge
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -163,12 +166,124 @@ func TestSpentCredentialsEndHere(t *testing.T) {
 	}
 }
 
+// TestCredentialsOfOthersEndHere: a key of the gateway's that came beside another
+// credential, or to a route that looks at none, is not handed to an upstream, which could
+// use it here. No authenticator has taken it, nor said that it is good.
+func TestCredentialsOfOthersEndHere(t *testing.T) {
+	for _, forward := range []bool{false, true} {
+		j := judgeWith(t, alice(nil, nil), func(c *Config, r *route.Config) {
+			r.ForwardCredentials = forward
+			c.CredentialHeaders = []string{"x-key", "signature"}
+		})
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{Name: "x-key", Value: "k"}, authz.Header{Name: "x.key", Value: "k"},
+			authz.Header{Name: "signature", Value: "s"}, authz.Header{Name: "x-api-key", Value: "the upstream's own"}))
+		if v.Forward == nil {
+			t.Fatal(v.Err)
+		}
+		for _, name := range []string{"x-key", "x.key", "signature"} {
+			if got := len(values(v.Forward.Headers, name)) == 1; got != forward {
+				t.Errorf("forward_credentials %v: %s is forwarded: %v", forward, name, got)
+			}
+		}
+		if got := values(v.Forward.Headers, "x-api-key"); len(got) != 1 {
+			t.Errorf("a header that no authenticator reads is forwarded %d times, want once", len(got))
+		}
+	}
+}
+
 func TestCookiesAreTakenOut(t *testing.T) {
 	for in, want := range map[string]string{
 		"s=1": "", "s=1; a=2": "a=2", "a=2;s=1 ; b": "a=2; b", " s = 1;s2=3": "s2=3", "S=1": "S=1", "a=s=1": "a=s=1", ";;": "",
 	} {
-		if got := withoutCookies(in, []string{"s"}); got != want {
+		if got := authn.WithoutCookies(in, []string{"s"}); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestTooMany: which limit it was stands in the fields too.
+func TestTooMany(t *testing.T) {
+	for of, name := range map[authn.Limited]string{authn.BadCredentials: "credentials", authn.Proofs: "proofs"} {
+		j := judgeWith(t, func(*authn.Request) (*authz.Identity, error) {
+			return nil, &authn.TooManyError{Of: of, RetryAfter: 2500 * time.Millisecond, Quota: 7, Window: 10 * time.Second}
+		}, nil)
+		a := j.Judge(t.Context(), arrival("GET", "/x")).Answer
+		want := map[string][]string{"retry-after": {"3"}, "ratelimit": {`"` + name + `";r=0;t=3`}, "ratelimit-policy": {`"` + name + `";q=7;w=10`}}
+		for field, v := range want {
+			if got := values(a.Headers, field); a.Status != 429 || !slices.Equal(got, v) {
+				t.Errorf("%s: %d, %s: %q, want %q", name, a.Status, field, got, v)
+			}
+		}
+		if !strings.Contains(string(a.Body), "in 3 seconds.") {
+			t.Errorf("%s: %s", name, a.Body)
+		}
+	}
+}
+
+// TestClientsURL: what the client used, and not what a proxy made of it; of proxies,
+// only those that are listed may say.
+func TestClientsURL(t *testing.T) {
+	proto := authz.Header{Name: "x-forwarded-proto", Value: "https"}
+	host := func(v string) authz.Header { return authz.Header{Name: "x-forwarded-host", Value: v} }
+	const own, outer = "http://api.example.com/v1/orders/42", "https://shop.example/v1/orders/42"
+	for name, tc := range map[string]struct {
+		headers          []authz.Header
+		listed, unlisted string
+	}{
+		"nothing reported":              {nil, own, own},
+		"scheme and host":               {[]authz.Header{proto, host("shop.example")}, outer, own},
+		"scheme alone":                  {[]authz.Header{proto}, "https://api.example.com/v1/orders/42", own},
+		"with a port":                   {[]authz.Header{proto, host("Shop.example:8443")}, "https://Shop.example:8443/v1/orders/42", own},
+		"an IPv6 address":               {[]authz.Header{proto, host("[2001:db8::1]:443")}, "https://[2001:db8::1]:443/v1/orders/42", own},
+		"the last proxy's word counts":  {[]authz.Header{proto, host("evil.example, shop.example")}, outer, own},
+		"no host":                       {[]authz.Header{host("")}, own, own},
+		"a user":                        {[]authz.Header{host("shop.example@evil.example")}, own, own},
+		"a path":                        {[]authz.Header{host("shop.example/v1")}, own, own},
+		"nominated to end with the hop": {[]authz.Header{host("shop.example"), {Name: "connection", Value: "x-forwarded-host"}}, own, own},
+	} {
+		for _, trusted := range []bool{true, false} {
+			want, saw := tc.unlisted, ""
+			j := judgeWith(t, func(r *authn.Request) (*authz.Identity, error) {
+				saw = r.Scheme + "://" + r.Host + r.Path
+				return &authz.Identity{}, nil
+			}, func(_ *Config, r *route.Config) { r.Match.Path, r.Rewrite.StripPrefix = "/v1/**", "/v1" })
+			a := arrival("GET", "/v1/orders/42?page=2", tc.headers...)
+			if trusted {
+				want, a.Listener.Trusted = tc.listed, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+			}
+			v := j.Judge(t.Context(), a)
+			if v.Err != nil || saw != want {
+				t.Errorf("%s, trusted %v: saw %s, want %s; %v", name, trusted, saw, want, v.Err)
+			}
+			if v.Input.Request.Host != "api.example.com" || v.Forward == nil || v.Forward.Host != "api.example.com" || v.Forward.Target != "/orders/42?page=2" {
+				t.Errorf("%s, trusted %v: judged for %s, forwarded %+v", name, trusted, v.Input.Request.Host, v.Forward)
+			}
+		}
+	}
+}
+
+// TestEndpointsOfTheClientsHost: a login at the host in the browser's address bar, and
+// the metadata of the resource that the client asked for.
+func TestEndpointsOfTheClientsHost(t *testing.T) {
+	for _, trusted := range []bool{true, false} {
+		j := judgeWith(t, func(*authn.Request) (*authz.Identity, error) { return nil, authn.ErrNotMine }, func(c *Config, _ *route.Config) {
+			c.ResourceMetadata = func(host, path string) string { return "https://" + host + path }
+			c.Endpoints = []authn.Endpoint{{Hosts: []string{"shop.example"}, Path: "/callback", Serve: func(context.Context, *authn.Request) *authn.Answer {
+				return &authn.Answer{Status: 200}
+			}}}
+		})
+		a := arrival("GET", "/callback", authz.Header{Name: "x-forwarded-host", Value: "SHOP.example:8443"})
+		if trusted {
+			a.Listener.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}
+		if v := j.Judge(t.Context(), a); (v.Outcome == authz.OutcomeAnswered) != trusted {
+			t.Errorf("trusted %v: %s, %v", trusted, v.Outcome, v.Err)
+		}
+		a.Target = "/x"
+		got := values(j.Judge(t.Context(), a).Answer.Headers, "www-authenticate")
+		want := map[bool]string{true: `Bearer realm="test", resource_metadata="https://shop.example/x"`, false: `Bearer realm="test", resource_metadata="https://api.example.com/x"`}
+		if !slices.Equal(got, []string{want[trusted]}) {
+			t.Errorf("trusted %v: challenges %q", trusted, got)
 		}
 	}
 }
@@ -202,6 +317,25 @@ func TestMechanismsAnswerThemselves(t *testing.T) {
 	other.Headers[0].Value = "other.example.com"
 	if v = j.Judge(t.Context(), other); served != 1 || v.Answer.Status != 302 {
 		t.Errorf("another host's path was served: %+v", v.Answer)
+	}
+}
+
+// TestEndpointsOfSubdomains: an endpoint for the hosts below a domain is for no other.
+func TestEndpointsOfSubdomains(t *testing.T) {
+	j := judgeWith(t, alice(nil, nil), func(c *Config, _ *route.Config) {
+		c.Endpoints = []authn.Endpoint{{Hosts: []string{"app.test", "*.example.com"}, Path: "/callback", Serve: func(context.Context, *authn.Request) *authn.Answer {
+			return &authn.Answer{Status: 200}
+		}}}
+	})
+	for host, want := range map[string]bool{
+		"app.test": true, "a.example.com": true, "A.B.Example.com": true, "a.example.com:8443": true,
+		"example.com": false, "evilexample.com": false, "example.com.evil": false, "a.app.test": false, "a.example.com.evil": false,
+	} {
+		a := arrival("GET", "/callback")
+		a.Headers[0].Value = host
+		if v := j.Judge(t.Context(), a); (v.Outcome == authz.OutcomeAnswered) != want {
+			t.Errorf("%s: %s %+v, want %v", host, v.Outcome, v.Answer, want)
+		}
 	}
 }
 
@@ -361,6 +495,21 @@ func TestAssertedHeadersAreForwardedOnlyWhenTaken(t *testing.T) {
 		}
 		if got := len(values(v.Forward.Headers, "x-goog-iap-jwt-assertion")); got != tc.want {
 			t.Errorf("%s: forwarded %d times, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+// A policy that reads cookies could log a session, or set it as a header.
+func TestPoliciesReadNoSessions(t *testing.T) {
+	for cookie, want := range map[string][]string{
+		"a=1; __Host-sallyport-login=s; __Host-sallyport-login.1=s; b=2": {"a=1; b=2"},
+		"__Secure-sallyport-login=s; sallyport-insecure-login-x~1=s":     nil,
+		"a=sallyport-insecure-login":                                     {"a=sallyport-insecure-login"}, "a=1;b=2": {"a=1;b=2"},
+	} {
+		j := judgeWith(t, alice(nil, nil), func(_ *Config, r *route.Config) { r.InputHeaders = []string{"Cookie"} })
+		v := j.Judge(t.Context(), arrival("GET", "/x", authz.Header{Name: "cookie", Value: cookie}))
+		if got := values(v.Input.Request.Headers, "cookie"); !slices.Equal(got, want) {
+			t.Errorf("%q: the policy sees %q, want %q", cookie, got, want)
 		}
 	}
 }

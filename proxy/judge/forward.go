@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
@@ -44,16 +45,16 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		switch j.classes.of(h.Name) {
 		case ordinary:
 		case credential:
-			if h.Name == "proxy-authorization" || h.Name == "authorization" && !r.Config.ForwardsCredentials() {
+			if h.Name == "proxy-authorization" || !r.Config.ForwardsCredentials() && j.ends(h.Name) {
 				continue
 			}
-			if h.Name == "cookie" && (len(cookies) > 0 || strings.Contains(h.Value, "sallyport-")) {
-				if h.Value = withoutCookies(h.Value, cookies); h.Value == "" {
+			if h.Name == "cookie" {
+				if h.Value = authn.WithoutCookies(h.Value, cookies); h.Value == "" {
 					continue
 				}
 			}
 		case forwarded:
-			if rebuilt(h.Name) {
+			if rebuilt(h.Name) || certifies(fold(h.Name)) && !j.believed(&c.who) {
 				continue
 			}
 		default:
@@ -66,6 +67,17 @@ func (j *Judge) forward(c *judged, a *Arrival, trusted bool) {
 		f.Headers = append(f.Headers, h)
 	}
 	f.addForwarded(a, s, in, trusted)
+}
+
+// believed reports whether what the peer says of its client's certificate may be passed on.
+func (j *Judge) believed(r *authn.Request) bool {
+	return len(j.cfg.Vouchers) == 0 || slices.ContainsFunc(j.cfg.Vouchers, func(vouches func(*authn.Request) bool) bool { return vouches(r) })
+}
+
+// ends reports whether a header carries credentials for the gateway. It does so on every
+// route, also where nobody has looked at it: an upstream that got one could use it here.
+func (j *Judge) ends(name string) bool {
+	return name == "authorization" || containsFold(j.cfg.CredentialHeaders, name)
 }
 
 // ownedOn returns the names that a route's outbound headers take from its clients.
@@ -161,6 +173,21 @@ func clientScheme(a *Arrival, trusted bool) string {
 		}
 	}
 	return scheme(a)
+}
+
+// clientHost is the host that the client asked for, with its port if it named one, as far
+// as trusted peers say. Of several proxies that added theirs, the last is the one that we
+// trust. Routes, the policy and the upstream go by Host nevertheless: it is what the
+// proxy asks for.
+func (s *shape) clientHost(a *Arrival, trusted bool) string {
+	if trusted {
+		v := a.header("x-forwarded-host")
+		v = strings.Trim(v[strings.LastIndexByte(v, ',')+1:], " \t")
+		if _, _, err := splitHost(v); err == nil {
+			return v
+		}
+	}
+	return s.hostport
 }
 
 // source finds the client: from the end of the chain that trusted peers

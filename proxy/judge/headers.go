@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 )
 
 // class says what becomes of a client's header.
@@ -189,6 +190,11 @@ func (j *Judge) visible(a *Arrival, asked []string) (visible, room []authz.Heade
 		case credential:
 			if !containsFold(asked, h.Name) {
 				continue
+			}
+			if h.Name == "cookie" { // a session is for nobody to log or to pass on
+				if h.Value = authn.WithoutCookies(h.Value, nil); h.Value == "" {
+					continue
+				}
 			}
 		default:
 			continue

@@ -70,6 +70,9 @@ type Config struct {
 	// AssertedHeaders are those of CredentialHeaders that are forwarded only when an
 	// authenticator has taken them.
 	AssertedHeaders []string
+	// Vouchers report whether the peer of a request is a proxy that is believed what it
+	// says of its client's certificate. With any, no upstream hears of it from others.
+	Vouchers []func(r *authn.Request) bool
 	// IdentityHeaders are further header names that clients may not send.
 	IdentityHeaders []string
 	// Tracer makes the spans of authenticating and deciding; nil: none.
@@ -242,7 +245,7 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	in.Request.Path, in.Request.Segments, in.Request.RawQuery = s.path, s.segments, s.query
 	in.Request.ContentType = a.header("content-type")
 	c.caller(a, trusted)
-	if e := j.endpoint(s); e != nil {
+	if e := j.endpoint(&c.who); e != nil {
 		return c.serve(ctx, e)
 	}
 	if err := j.route(a, s, v); err != nil {
@@ -380,7 +383,7 @@ func (j *Judge) refuse(v *Verdict, err error) {
 		v.Answer.set("allow", m.allowed)
 	}
 	if l := (*authn.TooManyError)(nil); errors.As(err, &l) {
-		v.Answer.limit("credentials", l)
+		v.Answer.limit(l)
 	}
 }
 

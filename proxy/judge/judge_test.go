@@ -349,6 +349,43 @@ func TestForwardedCertificateNeedsOne(t *testing.T) {
 	}
 }
 
+// TestForwardedCertificateOfAListedProxy: where authenticators believe some proxies only,
+// an upstream hears of no client's certificate from others.
+func TestForwardedCertificateOfAListedProxy(t *testing.T) {
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	believes := func(yes bool) func(*authn.Request) bool {
+		return func(r *authn.Request) bool {
+			if !r.Trusted || r.TLS == nil {
+				t.Errorf("asked about %+v", r)
+			}
+			return yes
+		}
+	}
+	for name, tc := range map[string]struct {
+		vouchers []func(*authn.Request) bool
+		want     int
+	}{
+		"nobody has a list": {nil, 1},
+		"listed":            {[]func(*authn.Request) bool{believes(false), believes(true)}, 1},
+		"not listed":        {[]func(*authn.Request) bool{believes(false), believes(false)}, 0},
+	} {
+		for _, header := range []string{"x-forwarded-client-cert", "client-cert", "client-cert-chain", "x-forwarded.client-cert"} {
+			a := arrival("GET", "/v1/orders/1", authz.Header{Name: header, Value: "Hash=1"}, authz.Header{Name: "x-real-ip", Value: "192.0.2.9"})
+			a.Listener.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+			a.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}
+			j := newJudge(t, &authz.Decision{Allow: true})
+			j.cfg.Vouchers = tc.vouchers
+			v := j.Judge(context.Background(), a)
+			if got := len(values(v.Forward.Headers, header)); got != tc.want {
+				t.Errorf("%s: %s is forwarded %d times, want %d", name, header, got, tc.want)
+			}
+			if len(values(v.Forward.Headers, "x-real-ip")) != 1 {
+				t.Errorf("%s: other headers of a trusted peer are not forwarded", name)
+			}
+		}
+	}
+}
+
 // TestSPIFFEIDIsOnlyThatOfAnSVID: what the policy reads as SPIFFE ID is what the
 // mTLS authenticator would take for one.
 func TestSPIFFEIDIsOnlyThatOfAnSVID(t *testing.T) {

@@ -62,7 +62,7 @@ func (j *Judge) discover(c *judged) {
 		if h.Name != "www-authenticate" {
 			continue
 		}
-		if url := j.cfg.ResourceMetadata(c.shape.host, c.shape.path); url != "" {
+		if url := j.cfg.ResourceMetadata(nameOf(&c.who), c.who.Path); url != "" {
 			h.Value = withParameter(h.Value, "resource_metadata", url)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
 	"github.com/sallyport/sallyport/proxy/judge"
@@ -84,7 +85,19 @@ func (s *Set) Headers(ctx context.Context, o *judge.Outgoing) ([]authz.Header, e
 type templates struct{ headers *template.Headers }
 
 func (t templates) Headers(_ context.Context, o *judge.Outgoing) ([]authz.Header, error) {
-	return t.headers.Render(template.Caller(o.Input.Identity, template.Tokens{Access: o.Caller.Token, ID: o.Caller.IDToken}, o.Caller.Headers))
+	return t.headers.Render(template.Caller(o.Input.Identity, template.Tokens{Access: o.Caller.Token, ID: o.Caller.IDToken}, withoutSessions(o.Caller.Headers)))
+}
+
+// withoutSessions returns headers without the gateway's own cookies, which no upstream
+// gets under any name.
+func withoutSessions(headers []authz.Header) []authz.Header {
+	i := slices.IndexFunc(headers, func(h authz.Header) bool { return h.Name == "cookie" }) // there is one at the most
+	if i < 0 {
+		return headers
+	}
+	headers = slices.Clone(headers)
+	headers[i].Value = authn.WithoutCookies(headers[i].Value, nil)
+	return headers
 }
 
 // identity is the route's identity_token.

@@ -152,6 +152,21 @@ func TestHeadersAreNeverTheClients(t *testing.T) {
 	}
 }
 
+// TestTemplatesReadNoSessions: a header made of cookies does not take the gateway's along.
+func TestTemplatesReadNoSessions(t *testing.T) {
+	s := newSite(route.Config{Match: route.Match{Path: "/a"}, UpstreamHeaders: []template.Header{
+		{Name: "X-Cookies", Value: `{{ .httpRequestHeader.Get "Cookie" }}{{ range .httpRequestHeader.Values "cookie" }}|{{ . }}{{ end }}`},
+	}})
+	for cookie, want := range map[string]string{
+		"a=1; __Host-sallyport-login=s; __Secure-sallyport-login.1=s; b=2": "a=1; b=2|a=1; b=2", "sallyport-insecure-x=s": "|", "a=1;b=2": "a=1;b=2|a=1;b=2",
+	} {
+		v := s.get(t, "/a", authz.Header{Name: "cookie", Value: cookie})
+		if got := values(v, "x-cookies"); !slices.Equal(got, []string{want}) {
+			t.Errorf("%q: %q, want %q", cookie, got, want)
+		}
+	}
+}
+
 func TestTemplatesReplaceWhatThePolicySets(t *testing.T) {
 	s := newSite(route.Config{Match: route.Match{Path: "/a"}, UpstreamHeaders: []template.Header{
 		{Name: "X-Email", Value: "{{ .token.Claims.email }}"}, {Name: "X-Level", Value: "{{ doNotSet }}"},

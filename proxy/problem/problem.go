@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/engine/authz"
@@ -57,7 +58,7 @@ var (
 // Problem is one answer of the gateway.
 type Problem struct {
 	Status     int
-	Detail     string // constant text of the class; never what went wrong inside
+	Detail     string // text of the class; never what went wrong inside
 	RetryAfter int    // seconds; 0: no Retry-After header
 }
 
@@ -79,7 +80,7 @@ var classes = []struct {
 	{ErrMethod, Problem{http.StatusMethodNotAllowed, "The method is not allowed here.", 0}},
 	{authn.ErrInsufficientScope, Problem{http.StatusForbidden, "A scope is missing.", 0}},
 	{authn.ErrUnavailable, Problem{http.StatusServiceUnavailable, "The credential cannot be verified now.", 5}},
-	{authn.ErrTooMany, Problem{http.StatusTooManyRequests, "Too many credentials from this client were not valid.", 1}},
+	{authn.ErrTooMany, Problem{http.StatusTooManyRequests, "Too many credentials were sent.", 1}},
 	{authn.ErrInvalid, Problem{http.StatusUnauthorized, "The credential is not valid.", 0}},
 	{authn.ErrNoCredential, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
 	{authn.ErrNotMine, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
@@ -101,11 +102,37 @@ var classes = []struct {
 // Of returns the problem to answer err with.
 func Of(err error) Problem {
 	for i := range classes {
-		if errors.Is(err, classes[i].err) {
-			return classes[i].Problem
+		if !errors.Is(err, classes[i].err) {
+			continue
 		}
+		p := classes[i].Problem
+		if l := (*authn.TooManyError)(nil); p.Status == http.StatusTooManyRequests && errors.As(err, &l) {
+			p.tooMany(l)
+		}
+		return p
 	}
 	return Problem{Status: http.StatusInternalServerError}
+}
+
+// tooMany says what there was too much of and when to come back.
+func (p *Problem) tooMany(l *authn.TooManyError) {
+	switch l.Of {
+	case authn.BadCredentials:
+		p.Detail = "Too many credentials from this client were not valid."
+	case authn.Proofs:
+		p.Detail = "Too many DPoP proofs were made with this key."
+	}
+	p.RetryAfter = WholeSeconds(l.RetryAfter)
+	p.Detail += " The next is looked at in " + strconv.Itoa(p.RetryAfter) + " second"
+	if p.RetryAfter > 1 {
+		p.Detail += "s"
+	}
+	p.Detail += "."
+}
+
+// WholeSeconds rounds up, to one at least: nobody is told to come back at once.
+func WholeSeconds(d time.Duration) int {
+	return max(1, int((d+time.Second-1)/time.Second))
 }
 
 // ContentType is the media type of a problem body (RFC 9457).

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
@@ -54,6 +55,30 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		p := Of(fmt.Errorf("secret detail: %w", tc.err))
 		if p.Status != tc.status || (p.RetryAfter > 0) != tc.retry {
 			t.Errorf("%v: got %d (retry after %d), want %d (retry %v)", tc.err, p.Status, p.RetryAfter, tc.status, tc.retry)
+		}
+	}
+}
+
+// TestTooMany: the client is told what there was too much of, and when to come back.
+func TestTooMany(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want Problem
+	}{
+		"bad credentials": {
+			&authn.TooManyError{Of: authn.BadCredentials, RetryAfter: 100 * time.Millisecond},
+			Problem{429, "Too many credentials from this client were not valid. The next is looked at in 1 second.", 1},
+		},
+		"proofs": {
+			fmt.Errorf("secret detail: %w", &authn.TooManyError{Of: authn.Proofs, RetryAfter: 40001 * time.Millisecond}),
+			Problem{429, "Too many DPoP proofs were made with this key. The next is looked at in 41 seconds.", 41},
+		},
+		"anything":            {&authn.TooManyError{RetryAfter: time.Minute}, Problem{429, "Too many credentials were sent. The next is looked at in 60 seconds.", 60}},
+		"nobody knows when":   {&authn.TooManyError{Of: authn.Proofs}, Problem{429, "Too many DPoP proofs were made with this key. The next is looked at in 1 second.", 1}},
+		"the sentinel itself": {fmt.Errorf("secret detail: %w", authn.ErrTooMany), Problem{429, "Too many credentials were sent.", 1}},
+	} {
+		if got := Of(tc.err); got != tc.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}
 	}
 }

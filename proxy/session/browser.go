@@ -146,10 +146,10 @@ func sidDigest(issuer, sid string) digest { return digestOf("sid", issuer, sid) 
 // Create implements Store.
 func (b *Browser) Create(ctx context.Context, r *authn.Request, s *Session) error {
 	if old, err := b.Load(ctx, r); err == nil {
-		b.revoke(r.Now, digestOf("id", old.ID)) // the browser's last one; a copy of it is good for nothing
+		b.forget(r.Now, old) // the browser's last one; a copy of it is good for nothing
 	}
 	s.ID = NewID()
-	s.Created, s.Used = r.Now.UnixMilli(), r.Now.UnixMilli()
+	s.Created, s.Used, s.Lifetime = r.Now.UnixMilli(), r.Now.UnixMilli(), b.limits.lifetime.Milliseconds()
 	if s.SID != "" {
 		b.know(s, r.Now)
 	}
@@ -190,7 +190,7 @@ func (b *Browser) Renew(ctx context.Context, r *authn.Request, s *Session, do fu
 		return do(ctx, s)
 	})
 	if errors.Is(err, ErrNone) {
-		b.revoke(r.Now, digestOf("id", s.ID))
+		b.forget(r.Now, s)
 		b.cookies.Clear(r)
 	}
 	if err != nil {
@@ -207,7 +207,7 @@ func (b *Browser) Renew(ctx context.Context, r *authn.Request, s *Session, do fu
 // End implements Store.
 func (b *Browser) End(_ context.Context, r *authn.Request, s *Session) error {
 	if s != nil {
-		b.revoke(r.Now, digestOf("id", s.ID))
+		b.forget(r.Now, s)
 	}
 	b.cookies.Clear(r)
 	return nil
@@ -223,8 +223,16 @@ func (b *Browser) Revoke(_ context.Context, issuer, sid, subject string) error {
 	return nil
 }
 
-func (b *Browser) revoke(now time.Time, key digest) {
-	b.memory.revoked.note(key, now, now.Add(b.limits.lifetime+maxSkew), now)
+// forget ends one session. Nobody gets another one of its identifier, so that the note
+// is for it also where a clock says that it began later than now.
+func (b *Browser) forget(now time.Time, s *Session) {
+	b.note(digestOf("id", s.ID), time.UnixMilli(max(now.UnixMilli(), s.Created)), now)
+}
+
+func (b *Browser) revoke(now time.Time, key digest) { b.note(key, now, now) }
+
+func (b *Browser) note(key digest, at, now time.Time) {
+	b.memory.revoked.note(key, at, now.Add(b.limits.lifetime+maxSkew), now)
 }
 
 // RevokeKnown implements Store. Whoever proves nothing cannot fill the list.
@@ -239,6 +247,11 @@ func (b *Browser) RevokeKnown(ctx context.Context, issuer, sid string) error {
 func (b *Browser) Once(_ context.Context, key string, made time.Time, keep time.Duration) (bool, error) {
 	now := b.now()
 	return b.memory.seen.once(digestOf("once", key), made, now.Add(keep), now), nil
+}
+
+// Seen implements Store.
+func (b *Browser) Seen(_ context.Context, key string, made time.Time) (bool, error) {
+	return b.memory.seen.seen(digestOf("once", key), made), nil
 }
 
 // opened keeps sessions that were opened, by their sealed text: a browser sends the

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // Config is how sessions are kept.
@@ -16,18 +17,20 @@ type Config struct {
 	// away a lifetime later. Without any, a key is generated at the start: sessions
 	// end with the process, and replicas do not know each other's.
 	KeysFiles []string `yaml:"keys_files" sallyport:"path"`
-	// Lifetime is how long after its login a session ends, however much it is used.
+	// Lifetime is how long after its login a session ends, however much it is used. A
+	// longer one than before is for sessions to come.
 	Lifetime time.Duration `yaml:"lifetime"`
 	// IdleTimeout is how long after its last use a session ends. The use is noted ten
 	// times within it, so a session may end that much earlier.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
-	// CookieDomain lets hosts below a domain share a login: example.com. Whoever
-	// controls one of these hosts can then give a visitor a session of another user.
+	// CookieDomain lets hosts below a domain share a login: example.com. Browsers send
+	// the cookies to all of these hosts: whoever controls one can use the sessions of its
+	// visitors, and give a visitor one of another user.
 	CookieDomain string `yaml:"cookie_domain"`
 	// Redis keeps sessions in Redis in place of the browser's cookies, which then have
 	// an identifier only. Replicas share them, and what one ends is ended for all.
 	// While Redis cannot be reached, those who have a session get 503.
-	Redis *RedisConfig `yaml:"redis"`
+	Redis *redis.Config `yaml:"redis"`
 }
 
 // Open makes the store that c describes for the authenticator called name.
@@ -64,7 +67,7 @@ func (c *Config) Insecure() map[string]string {
 		out["keys_files"] = "none are given, so sessions end with this process and other replicas do not know them"
 	}
 	if c.CookieDomain != "" {
-		out["cookie_domain"] = "whoever controls a host below " + c.CookieDomain + " can give visitors another user's session"
+		out["cookie_domain"] = "whoever controls a host below " + c.CookieDomain + " can use its visitors' sessions, and give them another user's"
 	}
 	return out
 }
@@ -82,13 +85,17 @@ func (c Config) Validate() error {
 	if c.IdleTimeout < 10*time.Second || c.IdleTimeout > 30*24*time.Hour {
 		errs = append(errs, setting.Problemf("idle_timeout", "%s is not between 10s and 720h", c.IdleTimeout))
 	}
-	if d := c.CookieDomain; d != "" && !validDomain(d) {
+	if d := c.CookieDomain; d != "" && !IsDomain(d) {
 		errs = append(errs, setting.Problemf("cookie_domain", "%q is not a domain with at least two labels, such as example.com", d))
 	}
-	return errors.Join(append(errs, c.Redis.validate(c.KeysFiles))...)
+	if c.Redis != nil && len(c.KeysFiles) == 0 {
+		errs = append(errs, setting.Problemf("keys_files", "is missing: without a common key replicas cannot read each other's sessions"))
+	}
+	return errors.Join(append(errs, setting.Under("redis", c.Redis.Validate()))...)
 }
 
-func validDomain(d string) bool {
+// IsDomain reports whether d is a domain with at least two labels. An address is none.
+func IsDomain(d string) bool {
 	labels := strings.Split(d, ".")
 	if len(labels) < 2 || len(d) > 253 {
 		return false

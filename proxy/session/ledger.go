@@ -88,11 +88,23 @@ func (l *ledger) covers(made time.Time, keys ...digest) bool {
 func (l *ledger) once(key digest, made, until, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, known := l.entries[key]; known || made.UnixMilli() <= l.floor {
+	if l.knows(key, made) {
 		return false
 	}
 	l.add(key, made.UnixMilli(), until.UnixMilli(), now.UnixMilli())
 	return true
+}
+
+// seen reports whether once would find key known.
+func (l *ledger) seen(key digest, made time.Time) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.knows(key, made)
+}
+
+func (l *ledger) knows(key digest, made time.Time) bool {
+	_, known := l.entries[key]
+	return known || made.UnixMilli() <= l.floor
 }
 
 // has reports whether key is noted.

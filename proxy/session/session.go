@@ -55,18 +55,23 @@ type Session struct {
 
 	Created int64 `json:"created"` // Unix milliseconds
 	Used    int64 `json:"used"`    // Unix milliseconds, a little behind
+	// Lifetime is how many milliseconds it was to live at the most when it was created;
+	// 0: not known. What ends sessions is remembered for that long.
+	Lifetime int64 `json:"lifetime,omitempty"`
 
 	identity atomic.Pointer[authz.Identity]
 	sealed   string // as Redis has it
 }
 
-// Identity returns what build makes of the session, which it keeps.
+// Identity returns what build makes of the session, which it keeps unless it is nil.
 func (s *Session) Identity(build func(*Session) *authz.Identity) *authz.Identity {
 	if id := s.identity.Load(); id != nil {
 		return id
 	}
 	id := build(s)
-	s.identity.Store(id)
+	if id != nil {
+		s.identity.Store(id)
+	}
 	return id
 }
 
@@ -75,8 +80,14 @@ func (s *Session) Copy() *Session {
 	return &Session{
 		ID: s.ID, Provider: s.Provider, Issuer: s.Issuer, Subject: s.Subject, SID: s.SID, Claims: s.Claims, Scopes: s.Scopes,
 		IDToken: s.IDToken, AccessToken: s.AccessToken, RefreshToken: s.RefreshToken, AccessEnds: s.AccessEnds,
-		Created: s.Created, Used: s.Used,
+		Created: s.Created, Used: s.Used, Lifetime: s.Lifetime,
 	}
+}
+
+// Ends returns when the session ends however much it is used, where sessions live for
+// lifetime now. One never lives longer than it was to when it was created.
+func (s *Session) Ends(lifetime time.Duration) time.Time {
+	return time.UnixMilli(limits{lifetime: lifetime}.end(s))
 }
 
 // Store keeps sessions. Where it takes a request it reads the request's cookies and
@@ -105,6 +116,8 @@ type Store interface {
 	// Once reports whether key is new. It is remembered for a time given; what was
 	// made at a moment before that which is still remembered is not new.
 	Once(ctx context.Context, key string, made time.Time, keep time.Duration) (bool, error)
+	// Seen reports whether Once would find that key is not new, and notes nothing.
+	Seen(ctx context.Context, key string, made time.Time) (bool, error)
 }
 
 // NewID returns 256 random bits as text.
@@ -121,8 +134,17 @@ type limits struct{ lifetime, idle time.Duration }
 // unused for too long.
 func (l limits) alive(s *Session, now time.Time) bool {
 	ms := now.UnixMilli()
-	return ms < s.Created+l.lifetime.Milliseconds() && ms < s.Used+l.idle.Milliseconds() &&
+	return ms < l.end(s) && ms < s.Used+l.idle.Milliseconds() &&
 		s.Created <= ms+maxSkew.Milliseconds() // replicas' clocks differ a little
+}
+
+// end is when the session has passed its lifetime, in Unix milliseconds.
+func (l limits) end(s *Session) int64 {
+	lifetime := l.lifetime.Milliseconds()
+	if s.Lifetime > 0 {
+		lifetime = min(lifetime, s.Lifetime)
+	}
+	return s.Created + lifetime
 }
 
 // maxSkew is how far the clocks of two replicas may be apart.
@@ -139,7 +161,7 @@ const touches = 10
 
 // remaining is how long the session lives if nobody uses it any more.
 func (l limits) remaining(s *Session, now time.Time) time.Duration {
-	end := min(s.Created+l.lifetime.Milliseconds(), s.Used+l.idle.Milliseconds())
+	end := min(l.end(s), s.Used+l.idle.Milliseconds())
 	return time.Duration(end-now.UnixMilli()) * time.Millisecond
 }
 

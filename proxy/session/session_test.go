@@ -520,6 +520,9 @@ func TestLedgerIsBounded(t *testing.T) {
 func TestOnce(t *testing.T) {
 	b := newBrowser(t, "login", nil, nil)
 	for i, want := range []bool{true, false, false} {
+		if got, err := b.Seen(t.Context(), "k", epoch); got == want || err != nil {
+			t.Errorf("seen before time %d: %v %v", i, got, err)
+		}
 		if got, err := b.Once(t.Context(), "k", epoch, time.Minute); got != want || err != nil {
 			t.Errorf("time %d: %v %v", i, got, err)
 		}
@@ -529,6 +532,9 @@ func TestOnce(t *testing.T) {
 	}
 	if got, _ := b.Once(t.Context(), "k", epoch, time.Minute); got {
 		t.Error("a key that was forgotten for want of room is new again")
+	}
+	if got, _ := b.Seen(t.Context(), "k", epoch); !got {
+		t.Error("a key that was forgotten for want of room has not been seen")
 	}
 }
 

@@ -3,9 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,83 +13,28 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
-// server is a real Redis of its own, which a test may end and start again.
+// server is a real Redis that replicas of a test share.
 type server struct {
-	t       *testing.T
-	address string
-	dir     string
-	cmd     *exec.Cmd
+	*redistest.Server
+	t *testing.T
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed, which this test runs; do it with: make deps")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, address: l.Addr().String(), dir: t.TempDir()}
-	l.Close()
-	s.start()
-	t.Cleanup(s.kill)
-	return s
-}
-
-func (s *server) start() {
-	s.t.Helper()
-	_, port, err := net.SplitHostPort(s.address)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.cmd = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always",
-		"--dir", s.dir, "--requirepass", "s3cret")
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	c := s.client()
-	defer c.Close()
-	deadline := time.Now().Add(20 * time.Second)
-	for c.Ping(s.t.Context()).Err() != nil {
-		if time.Now().After(deadline) {
-			s.t.Fatal("Redis does not answer")
-		}
-	}
-}
-
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
-}
-
-func (s *server) signal(sig os.Signal) {
-	s.t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *server) client() *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: s.address, Password: "s3cret", DialerRetries: 1})
+	return &server{redistest.Start(t, t.TempDir(), redistest.ByPassword), t}
 }
 
 // replica is the store of one gateway.
 func (s *server) replica(name string) *Shared {
 	s.t.Helper()
-	for file, text := range map[string]string{"key": strings.Repeat("5e", 32), "password": "s3cret\n"} {
-		if err := os.WriteFile(filepath.Join(s.dir, file), []byte(text), 0o600); err != nil {
-			s.t.Fatal(err)
-		}
-	}
 	c := Default()
-	c.KeysFiles = []string{filepath.Join(s.dir, "key")}
-	c.Redis = &RedisConfig{Address: s.address, PasswordFile: filepath.Join(s.dir, "password")}
+	c.KeysFiles = []string{s.File("key", strings.Repeat("5e", 32))}
+	c.Redis = &redis.Config{Server: redis.Server{Address: s.Address, PasswordFile: s.File("password", redistest.Password+"\n")}}
 	if err := c.Validate(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -123,7 +66,7 @@ func TestReplicasShareSessions(t *testing.T) {
 		}
 	}
 	// Whoever reads Redis finds neither the identifier nor a token.
-	c := redis.client()
+	c := redis.Client()
 	defer c.Close()
 	keys, err := c.Keys(t.Context(), "*").Result()
 	if err != nil || len(keys) != 3 {
@@ -219,6 +162,9 @@ func TestReplicasEndSessions(t *testing.T) {
 		}
 	}
 	for i, want := range []bool{true, false} {
+		if got, err := b.Seen(t.Context(), "jti", now); got == want || err != nil {
+			t.Errorf("seen, before replica %d: %v %v", i, got, err)
+		}
 		if got, err := []*Shared{a, b}[i].Once(t.Context(), "jti", now, time.Minute); got != want || err != nil {
 			t.Errorf("once, by replica %d: %v %v", i, got, err)
 		}
@@ -345,6 +291,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 			"end":    func() error { return a.End(t.Context(), j.visit(now), v) },
 			"revoke": func() error { return a.Revoke(t.Context(), "https://idp.example", "s1", "") },
 			"once":   func() error { _, err := a.Once(t.Context(), "x", now, time.Minute); return err },
+			"seen":   func() error { _, err := a.Seen(t.Context(), "x", now); return err },
 			"touch":  func() error { return a.Touch(t.Context(), j.visit(now.Add(30*time.Minute)), v) },
 			"renew": func() error {
 				_, err := a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) { return s.Copy(), nil })
@@ -356,16 +303,10 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 			}
 		}
 	}
-	redis.kill()
+	redis.Kill()
 	asks("killed")
-	redis.start()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	redis.Restart()
+	if err := redistest.Retry(func() error { _, err := load(t, a, j, now); return err }, ErrUnreachable); err != nil {
 		t.Errorf("after Redis came back: %v", err)
 	}
 }
@@ -381,8 +322,8 @@ func TestRedisHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis.signal(syscall.SIGSTOP)
-	defer redis.signal(syscall.SIGCONT)
+	redis.Signal(syscall.SIGSTOP)
+	defer redis.Signal(syscall.SIGCONT)
 	var all sync.WaitGroup
 	for range 30 { // more than there are connections
 		all.Go(func() {
@@ -401,13 +342,8 @@ func TestRedisHangs(t *testing.T) {
 	if !errors.Is(err, ErrUnreachable) {
 		t.Errorf("renewal: %v, want ErrUnreachable", err)
 	}
-	redis.signal(syscall.SIGCONT)
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err = load(t, a, j, now); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	redis.Signal(syscall.SIGCONT)
+	if err := redistest.Retry(func() error { _, err := load(t, a, j, now); return err }, ErrUnreachable); err != nil {
 		t.Errorf("after Redis went on: %v", err)
 	}
 }
@@ -427,24 +363,22 @@ func TestRenewalOutlivesRedis(t *testing.T) {
 	_, err = a.Renew(t.Context(), j.visit(now), v, func(_ context.Context, s *Session) (*Session, error) {
 		next := s.Copy()
 		next.AccessToken, next.RefreshToken = "at2", "rt2"
-		redis.kill()
+		redis.Kill()
 		return next, nil
 	})
 	if !errors.Is(err, ErrUnreachable) {
 		t.Fatalf("got %v, want ErrUnreachable", err)
 	}
-	redis.start()
+	redis.Restart()
 	for name, store := range map[string]*Shared{"who renewed it": a, "the other": b} {
 		var got *Session
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		err := redistest.Retry(func() (err error) {
 			got, err = store.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) {
 				t.Errorf("%s: a refresh token is used twice", name)
 				return nil, ErrNone
 			})
-			if !errors.Is(err, ErrUnreachable) || time.Now().After(deadline) {
-				break
-			}
-		}
+			return err
+		}, ErrUnreachable)
 		if err != nil || got.RefreshToken != "rt2" {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
@@ -459,7 +393,7 @@ func TestReplicaDiesRenewing(t *testing.T) {
 	now := time.Now()
 	v := someone(0)
 	j := logIn(t, b, v, now)
-	c := redis.client()
+	c := redis.Client()
 	defer c.Close()
 	if err := c.Set(t.Context(), b.prefix+"lock:"+hashed(v.ID), "the dead one's", 300*time.Millisecond).Err(); err != nil {
 		t.Fatal(err)
@@ -488,7 +422,7 @@ func TestLongRenewal(t *testing.T) {
 	now := time.Now()
 	v := someone(0)
 	j := logIn(t, a, v, now)
-	c := redis.client()
+	c := redis.Client()
 	defer c.Close()
 	other := func() error {
 		_, err := b.Renew(t.Context(), j.visit(now), v, func(context.Context, *Session) (*Session, error) {
@@ -522,17 +456,16 @@ func TestLongRenewal(t *testing.T) {
 
 func TestRedisConfig(t *testing.T) {
 	good := Default()
-	good.KeysFiles, good.Redis = []string{"k"}, &RedisConfig{Address: "redis:6379"}
+	good.KeysFiles, good.Redis = []string{"k"}, &redis.Config{Server: redis.Server{Address: "redis:6379"}}
 	if err := good.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*Config){
-		"keys_files: is missing":      func(c *Config) { c.KeysFiles = nil },
-		"redis.address":               func(c *Config) { c.Redis = &RedisConfig{Address: "redis"} },
-		"redis.ca_file: is not used":  func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", CAFile: "f"} },
-		"redis.database: is negative": func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Database: -1} },
-		"redis.timeout: 20ms is not":  func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Timeout: 20 * time.Millisecond} },
-		"redis.timeout: 11s is not":   func(c *Config) { c.Redis = &RedisConfig{Address: "redis:6379", Timeout: 11 * time.Second} },
+		"keys_files: is missing": func(c *Config) { c.KeysFiles = nil },
+		"redis.address":          func(c *Config) { c.Redis = &redis.Config{Server: redis.Server{Address: "redis"}} },
+		"redis.timeout: 20ms is": func(c *Config) {
+			c.Redis = &redis.Config{Server: good.Redis.Server, Timeout: 20 * time.Millisecond}
+		},
 	} {
 		c := good
 		change(&c)
@@ -540,7 +473,59 @@ func TestRedisConfig(t *testing.T) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 	}
-	if _, err := (&RedisConfig{Address: "redis:6379", TLS: true, CAFile: "/nonexistent"}).trust(); err == nil {
-		t.Error("a missing CA was taken")
+}
+
+// TestOnceWithoutAnAnswer: what Redis noted and could not say is not taken for used.
+func TestOnceWithoutAnAnswer(t *testing.T) {
+	redis := newServer(t)
+	way := redis.Losing()
+	redis.Address = way.Address
+	a := redis.replica("login")
+	now := time.Now()
+	if fresh, err := a.Once(t.Context(), "one", now, time.Minute); !fresh || err != nil {
+		t.Fatalf("one: %v, %v", fresh, err)
+	}
+	way.Lose()
+	for i, want := range []bool{true, false} {
+		if fresh, err := a.Once(t.Context(), "two", now, time.Minute); fresh != want || err != nil {
+			t.Errorf("time %d: %v, %v, want %v", i, fresh, err, want)
+		}
+	}
+}
+
+// TestSharedOverTLS: sessions are asked of the Redis that is meant and of no other.
+func TestSharedOverTLS(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("5e", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := NewKeys([]string{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ways, _ := redistest.Ways(t)
+	now := time.Now()
+	for _, w := range ways {
+		c := Default()
+		c.Redis = &redis.Config{Server: w.Server, Timeout: w.Timeout}
+		a, err := NewShared("login", c, keys, Deps{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		j := jar{}
+		err = a.Create(t.Context(), j.visit(now), someone(0))
+		if w.Refused != nil {
+			if !errors.Is(err, ErrUnreachable) || !w.Refused.MatchString(err.Error()) {
+				t.Errorf("%s: %v, want %v", w.Name, err, w.Refused)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", w.Name, err)
+		}
+		if v, err := load(t, a, logIn(t, a, someone(0), now), now); err != nil || v.Subject != "alice" {
+			t.Errorf("%s: %+v, %v", w.Name, v, err)
+		}
 	}
 }

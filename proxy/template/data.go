@@ -3,6 +3,9 @@ package template
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
 	"strings"
 
 	"github.com/sallyport/sallyport/engine/authz"
@@ -88,6 +91,27 @@ func signature(raw string) string {
 	return sig
 }
 
+// exact reports whether f is the number of a text, as far as that is a whole one: two
+// of those that become one float64 may be two people.
+func exact(text string, f float64) bool {
+	n, isWhole := new(big.Int).SetString(text, 10)
+	if len(text) <= 15 || !isWhole {
+		return true
+	}
+	got, _ := new(big.Float).SetFloat64(f).Int(nil)
+	return got.Cmp(n) == 0
+}
+
+// whole is a whole number that no float64 is. It is written with all of its digits,
+// whatever the verb.
+type whole json.Number
+
+// Format implements fmt.Formatter.
+func (n whole) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, string(n)) }
+
+// MarshalJSON implements json.Marshaler.
+func (n whole) MarshalJSON() ([]byte, error) { return []byte(n), nil }
+
 // object returns a copy of claims in which numbers are float64, as they are in
 // Edge Stack's templates.
 func object(claims map[string]any) map[string]any {
@@ -104,6 +128,9 @@ func floats(v any) any {
 		f, err := v.Float64()
 		if err != nil {
 			return v.String() // out of range: its text is better than another number
+		}
+		if !exact(v.String(), f) {
+			return whole(v)
 		}
 		return f
 	case map[string]any:

@@ -16,11 +16,11 @@ func functions() template.FuncMap {
 		"doNotSet": func() (string, error) { return "", errUnset },
 		"json":     indentedJSON,
 		"printf":   printf,
-		"print":    func(args ...any) string { return fmt.Sprint(present(args)...) },
-		"println":  func(args ...any) string { return fmt.Sprintln(present(args)...) },
-		"html":     func(args ...any) string { return template.HTMLEscaper(present(args)...) },
-		"js":       func(args ...any) string { return template.JSEscaper(present(args)...) },
-		"urlquery": func(args ...any) string { return template.URLQueryEscaper(present(args)...) },
+		"print":    short(fmt.Sprint),
+		"println":  short(fmt.Sprintln),
+		"html":     short(template.HTMLEscaper),
+		"js":       short(template.JSEscaper),
+		"urlquery": short(template.URLQueryEscaper),
 		"_text":    printable,
 		"_step":    step,
 	}
@@ -35,23 +35,40 @@ func hasKey(object any, key string) bool {
 
 // indentedJSON writes v as JSON, on one line if indent is empty.
 func indentedJSON(indent string, v any) (string, error) {
-	if indent == "" {
-		out, err := json.Marshal(v)
-		return string(out), err
+	write := func() ([]byte, error) { return json.Marshal(v) }
+	if indent != "" {
+		write = func() ([]byte, error) { return json.MarshalIndent(v, "", indent) }
 	}
-	out, err := json.MarshalIndent(v, "", indent)
-	return string(out), err
+	out, err := write()
+	if err != nil {
+		return "", err
+	}
+	return fitting(string(out))
 }
 
 // printf prints nothing at all when an argument is missing: "%!s(<nil>)" would
 // reach an upstream as if it were a name.
-func printf(format string, args ...any) string {
+func printf(format string, args ...any) (string, error) {
 	for _, a := range args {
 		if a == nil {
-			return ""
+			return "", nil
 		}
 	}
-	return fmt.Sprintf(format, args...)
+	return fitting(fmt.Sprintf(format, args...))
+}
+
+// short makes a function of one that prints what is missing as nothing.
+func short(print func(...any) string) func(...any) (string, error) {
+	return func(args ...any) (string, error) { return fitting(print(present(args)...)) }
+}
+
+// fitting refuses a text that no header and no body could have: a loop that doubles
+// one would take all memory in a few turns.
+func fitting(s string) (string, error) {
+	if len(s) > maxBody {
+		return "", errTooLong
+	}
+	return s, nil
 }
 
 // present returns args with nothing in place of what is missing.

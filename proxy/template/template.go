@@ -88,6 +88,8 @@ func (t *text) render(data map[string]any) (string, bool, error) {
 	return out.text.String(), true, nil
 }
 
+var errTooLong = errors.New("the result is too long")
+
 // bounded refuses to grow beyond a limit.
 type bounded struct {
 	text bytes.Buffer
@@ -96,7 +98,7 @@ type bounded struct {
 
 func (b *bounded) Write(p []byte) (int, error) {
 	if b.left -= len(p); b.left < 0 {
-		return 0, errors.New("the result is too long")
+		return 0, errTooLong
 	}
 	return b.text.Write(p)
 }

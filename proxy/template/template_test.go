@@ -165,6 +165,15 @@ func TestValuesThatAreRefused(t *testing.T) {
 		`{{ range .token.Claims.many }}{{ printf "%100d" 1 }}{{ end }}`:                   "too long",
 		`{{ range .token.Claims.many }}{{ range $.token.Claims.many }}{{ end }}{{ end }}`: "turns",
 		`{{ range 1000000000 }}{{ end }}`:                                                 "turns",
+		`{{ $ = 1 }}{{ range 5 }}{{ end }}`:                                               "no budget",
+		`{{ $x := "ab" }}{{ range 40 }}{{ $x = printf "%s%s" $x $x }}{{ end }}`:           "too long",
+		`{{ $x := "ab" }}{{ range 40 }}{{ $x = print $x $x }}{{ end }}`:                   "too long",
+		`{{ $x := "ab" }}{{ range 40 }}{{ $x = println $x $x }}{{ end }}`:                 "too long",
+		`{{ $x := "<>" }}{{ range 40 }}{{ $x = html $x $x }}{{ end }}`:                    "too long",
+		`{{ $x := "''" }}{{ range 40 }}{{ $x = js $x $x }}{{ end }}`:                      "too long",
+		`{{ $x := "''" }}{{ range 40 }}{{ $x = urlquery $x $x }}{{ end }}`:                "too long",
+		`{{ $x := "''" }}{{ range 40 }}{{ $x = json "" $x | json "" }}{{ end }}`:          "too long",
+		`{{ range 10000 }}{{ $x := printf "%999999d" 1 }}{{ end }}`:                       "too long",
 	} {
 		if got, err := render(t, value); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v; want an error with %q", value, got, err, want)
@@ -192,6 +201,28 @@ func TestTemplatesThatAreRefused(t *testing.T) {
 		problems := setting.Problems(err)
 		if len(problems) != 1 || problems[0].Key != c.key || !strings.Contains(problems[0].Error(), c.want) {
 			t.Errorf("%s: %.40s: %v; want %s: %s", c.name, c.value, err, c.key, c.want)
+		}
+	}
+}
+
+// TestNumbersStayApart: two numbers that float64 takes for one are two identifiers.
+func TestNumbersStayApart(t *testing.T) {
+	h, err := NewHeaders([]Header{{"x-a", `{{ .token.Claims.id }} {{ index .token.Claims.ids 0 }}`}, {"x-b", `{{ printf "%.0f" .token.Claims.id }} {{ json "" .token.Claims.ids }}`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for number, want := range map[string]string{
+		"9007199254740993": "9007199254740993", "9007199254740992": "9.007199254740992e+15", "-9007199254740993": "-9007199254740993",
+		"123456789012345678901234567890": "123456789012345678901234567890", "1516239022": "1.516239022e+09", "7": "7", "0.1": "0.1",
+		"1e2": "100", "12345678901234567.5": "1.2345678901234568e+16", "100000000000000000000": "1e+20",
+	} {
+		n := json.Number(number)
+		got, err := h.Render(Caller(&authz.Identity{Claims: map[string]any{"id": n, "ids": []any{n}}}, Tokens{}, nil))
+		if err != nil || len(got) != 2 || got[0].Value != want+" "+want {
+			t.Errorf("%s: %v, %v; want %q", number, got, err, want)
+		}
+		if whole := number + " [" + number + "]"; want == number && number != "0.1" && got[1].Value != whole {
+			t.Errorf("%s: written in full it is %q", number, got[1].Value)
 		}
 	}
 }

@@ -3,11 +3,16 @@
 package e2e_test
 
 import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 const machinePolicy = `package gateway
@@ -19,6 +24,7 @@ decision := {"allow": true} if input.request.path == "/open"
 decision := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject}}} if {
 	input.identity.kind == "client_credentials"
 	not contains(json.marshal(input), "a-secret-for-the-test-only")
+	not contains(json.marshal(input), "client-assertion")
 }
 `
 
@@ -49,9 +55,22 @@ func (s *site) echoed(t *testing.T, path string, headers map[string]string) (sta
 	return resp.StatusCode, echo.Headers
 }
 
+// assertion is what the client machine-secret signs with its secret (RFC 7523).
+func assertion(issuer string) string {
+	encode := base64.RawURLEncoding.EncodeToString
+	now := time.Now()
+	claims := fmt.Sprintf(`{"iss": "machine-secret", "sub": "machine-secret", "aud": %q, "jti": %q, "iat": %d, "exp": %d}`,
+		issuer, rand.Text(), now.Unix(), now.Add(time.Minute).Unix())
+	input := encode([]byte(`{"alg":"HS256"}`)) + "." + encode([]byte(claims))
+	mac := hmac.New(sha256.New, []byte("a secret of 32 bytes, or somewhat more"))
+	mac.Write([]byte(input))
+	return input + "." + encode(mac.Sum(nil))
+}
+
 // TestClientCredentials: a machine without a token of its own calls with its client
-// identifier and secret. The upstream gets the token; the secret gets nowhere, neither
-// to an upstream, on whatever route, nor to the policy or a log.
+// identifier and secret, or with a JWT that it signed. The upstream gets the token; what
+// the machine sent gets nowhere, neither to an upstream, on whatever route, nor to the
+// policy or a log.
 func TestClientCredentials(t *testing.T) {
 	p := startIDP(t)
 	s := newSite(t, paths)
@@ -72,32 +91,42 @@ func TestClientCredentials(t *testing.T) {
       parameters: {resource: "https://api.example/ES256"}
       client_id_header: X-Ambassador-Client-ID
       client_secret_header: X-Ambassador-Client-Secret
+      client_assertion_header: X-Ambassador-Client-Assertion
 `, p.issuer), 1)
 	write(t, s.file("sallyport.yaml"), text)
 	s.start(t)
 
 	const secret = "a-secret-for-the-test-only"
-	machine := map[string]string{"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": secret}
-	for _, path := range []string{"/token", "/all", "/open"} {
-		status, seen := s.echoed(t, path, machine)
-		if status != 200 {
-			t.Errorf("%s: status %d", path, status)
-			continue
-		}
-		for name, value := range seen {
-			if strings.Contains(strings.ToLower(name), "client-") || strings.Contains(value, secret) {
-				t.Errorf("%s: the upstream sees %s", path, name)
+	signed := assertion(p.issuer)
+	for client, machine := range map[string]map[string]string{
+		"tester":         {"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": secret},
+		"machine-secret": {"X-Ambassador-Client-Assertion": signed},
+	} {
+		for _, path := range []string{"/token", "/all", "/open"} {
+			status, seen := s.echoed(t, path, machine)
+			if status != 200 {
+				t.Errorf("%s: status %d", path, status)
+				continue
 			}
-		}
-		if bearer := strings.HasPrefix(seen["Authorization"], "Bearer ey"); bearer != (path == "/token") {
-			t.Errorf("%s: the upstream sees Authorization %.12q", path, seen["Authorization"])
-		}
-		if user := seen["X-User"]; (user == "tester") != (path != "/open") {
-			t.Errorf("%s: the upstream sees X-User %q", path, user)
+			for name, value := range seen {
+				if strings.Contains(strings.ToLower(name), "client-") || strings.Contains(value, secret) || strings.Contains(value, signed) {
+					t.Errorf("%s: the upstream sees %s", path, name)
+				}
+			}
+			if bearer := strings.HasPrefix(seen["Authorization"], "Bearer ey"); bearer != (path == "/token") {
+				t.Errorf("%s: the upstream sees Authorization %.12q", path, seen["Authorization"])
+			}
+			if user := seen["X-User"]; (user == client) != (path != "/open") {
+				t.Errorf("%s: the upstream sees X-User %q", path, user)
+			}
 		}
 	}
 	for _, bad := range []map[string]string{
-		nil, {"X-Ambassador-Client-ID": "tester"}, {"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": "wrong-secret"},
+		nil,
+		{"X-Ambassador-Client-ID": "tester"},
+		{"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": "wrong-secret"},
+		{"X-Ambassador-Client-Assertion": signed, "X-Ambassador-Client-Secret": secret},
+		{"X-Ambassador-Client-Assertion": signed + "AAAA"},
 	} {
 		if status, _ := s.echoed(t, "/token", bad); status != 401 {
 			t.Errorf("%v: status %d, want 401", bad, status)
@@ -108,7 +137,7 @@ func TestClientCredentials(t *testing.T) {
 	if !strings.Contains(decisions, `"tester"`) {
 		t.Errorf("decision log: %s", decisions)
 	}
-	for _, word := range []string{secret, "wrong-secret"} {
+	for _, word := range []string{secret, "wrong-secret", signed, signed[len(signed)-40:]} {
 		if strings.Contains(decisions+s.gateway.stderr.String(), word) {
 			t.Errorf("%q is in a log", word)
 		}

@@ -174,6 +174,8 @@ decision := {"allow": input.identity.claims.client_id == "tester"}
 			t.Errorf("%s: the proof or the token reached the upstream: %s", resource, head)
 		}
 		ended := map[string]string{"x-forwarded-proto": "https"}
+		renamed := map[string]string{"x-forwarded-proto": "https", "x-forwarded-host": "API.example:443"}
+		byName := with(map[string]any{"htu": "https://api.example/v1/orders/42"})
 		outside := func(address string) map[string]any {
 			return with(map[string]any{"htu": "https://" + address + "/v1/orders/42"})
 		}
@@ -194,6 +196,9 @@ decision := {"allow": input.identity.claims.client_id == "tester"}
 			{"as a bearer token", call{URL: url, Token: token, Scheme: "Bearer", Claims: with(nil)}, 401, "invalid_token"},
 			{"another token", call{URL: url, Token: "made-up", Claims: with(nil)}, 401, "invalid_token"},
 			{"behind a proxy that ends TLS", call{URL: "http://" + behind + "/v1/orders/42", Token: token, Headers: ended, Claims: outside(behind)}, 204, ""},
+			{"behind one that changes the host", call{URL: "http://" + behind + "/v1/orders/42?page=2", Token: token, Headers: renamed, Claims: byName}, 204, ""},
+			{"for the host behind it", call{URL: "http://" + behind + "/v1/orders/42", Token: token, Headers: renamed, Claims: outside(behind)}, 401, "invalid_dpop_proof"},
+			{"who says to be one that changes the host", call{URL: "http://" + alone + "/v1/orders/42", Token: token, Headers: renamed, Claims: byName}, 401, "invalid_dpop_proof"},
 			{"who says to be such a proxy", call{URL: "http://" + alone + "/v1/orders/42", Token: token, Headers: ended, Claims: outside(alone)}, 401, "invalid_dpop_proof"},
 			{"a good proof after all these", call{URL: url, Token: token, Claims: with(nil)}, 204, ""},
 		} {

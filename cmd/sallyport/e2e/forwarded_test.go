@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -31,6 +32,8 @@ func TestForwardedCertificates(t *testing.T) {
   rfc9440: {mtls: {allowed_sans: ["spiffe://example.org/ns/shop/**"], forwarded: {header: rfc9440, from: ["spiffe://example.org/edge"], client_ca_file: clients.pem}}}
   dev:`, 1)
 	text = strings.Replace(text, "authenticate: [dev]", "authenticate: [xfcc, rfc9440, dev]", 1)
+	text = strings.Replace(text, "routes:", `routes:
+  - {name: tokens, match: {path: "/v1/tokens/**"}, authenticate: [dev], upstream: api}`, 1)
 	write(t, s.file("sallyport.yaml"), text)
 	write(t, s.file("policies/gateway.rego"), `package gateway
 
@@ -41,7 +44,7 @@ decision := {"allow": true, "response": {"set_headers": {"x-who": input.identity
 	envoy := `Cert="` + strings.ReplaceAll(url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: whole.Certificate[0]}))), "+", "%20") + `"`
 	rfc := ":" + base64.StdEncoding.EncodeToString(whole.Certificate[0]) + ":"
 	proxy, peer := s.ca.client(t, "spiffe://example.org/edge", 7), s.ca.client(t, "spiffe://example.org/ns/shop/sa/web", 8)
-	ask := func(from string, cert *tls.Certificate, header http.Header) (int, string) {
+	send := func(from string, cert *tls.Certificate, path string, header http.Header) (*http.Response, string) {
 		c := oneConnection(s.ca.pool)()
 		defer c.CloseIdleConnections()
 		tr := c.Transport.(*http.Transport)
@@ -50,12 +53,20 @@ decision := {"allow": true, "response": {"set_headers": {"x-who": input.identity
 			tr.TLSClientConfig.Certificates = []tls.Certificate{*cert}
 		}
 		req := s.request()
-		req.Header = header
+		req.URL.Path, req.Header = path, header
 		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp.Body.Close()
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, strings.ToLower(string(body))
+	}
+	ask := func(from string, cert *tls.Certificate, header http.Header) (int, string) {
+		resp, _ := send(from, cert, "/v1/orders/42", header)
 		return resp.StatusCode, resp.Header.Get("X-Who")
 	}
 	for name, tt := range map[string]struct {
@@ -82,6 +93,18 @@ decision := {"allow": true, "response": {"set_headers": {"x-who": input.identity
 		status, who := ask(tt.from, tt.cert, tt.header)
 		if status != tt.status || status == 200 && who != cart {
 			t.Errorf("%s: status %d as %q, want %d", name, status, who, tt.status)
+		}
+	}
+
+	// On a route that looks at tokens only, the upstream hears of the client's certificate
+	// from the proxy, and from nobody else.
+	for name, tt := range map[string]struct {
+		cert *tls.Certificate
+		want bool
+	}{"the proxy": {&proxy, true}, "another holder of a certificate": {&peer, false}} {
+		resp, echo := send("127.0.0.1", tt.cert, "/v1/tokens/1", http.Header{"Authorization": {"Bearer " + s.token}, "X-Forwarded-Client-Cert": {envoy}})
+		if got := strings.Contains(echo, "x-forwarded-client-cert"); resp.StatusCode != 200 || got != tt.want {
+			t.Errorf("%s: status %d, the upstream got the header: %v, want %v", name, resp.StatusCode, got, tt.want)
 		}
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // The points of a renewal at which front can hold it.
@@ -111,19 +113,13 @@ func (f *front) renewals(t *testing.T) int {
 type replicas struct {
 	a, b     *site
 	provider *front
-	redis    *redisServer
+	redis    *redistest.Server
 }
 
 const (
-	byPassword = "port ${PORT}\nrequirepass s3cret\n"
 	// rights are what the documentation tells to give the gateway.
 	rights        = "~sallyport:* -@all +@connection +get +set +getrange +del +pexpire +zadd +zrange +zremrangebyscore +multi +exec +eval +evalsha"
-	byUserOverTLS = `port 0
-tls-port ${PORT}
-tls-cert-file server.pem
-tls-key-file server.key
-tls-auth-clients no
-user default off
+	byUserOverTLS = redistest.OverTLS + `user default off
 user sallyport on >s3cret ` + rights + "\n"
 )
 
@@ -136,7 +132,7 @@ func newReplicas(t *testing.T, redis, client string) *replicas {
 	cert, key := rs.a.ca.issue(t, 102)
 	write(t, dir+"/server.pem", cert)
 	write(t, dir+"/server.key", key)
-	rs.redis = newRedis(t, dir, redis)
+	rs.redis = redistest.Start(t, dir, redis)
 	address, _ := identityProvider(t, "https://"+rs.a.addr+",https://"+rs.b.addr, `{"rotates": true, "issuer": "`+rs.provider.URL+`"}`)
 	to, err := url.Parse(address)
 	if err != nil {
@@ -148,7 +144,7 @@ func newReplicas(t *testing.T, redis, client string) *replicas {
 		write(t, s.file("key"), strings.Repeat("5e", 32)+"\n")
 		write(t, s.file("password"), "s3cret\n")
 		write(t, s.file("ca.pem"), s.ca.pem())
-		s.login(t, rs.provider.URL, "keys_files: [key], redis: {address: "+rs.redis.address+", password_file: password, timeout: 500ms"+client+"}")
+		s.login(t, rs.provider.URL, "keys_files: [key], redis: {address: "+rs.redis.Address+", password_file: password, timeout: 500ms"+client+"}")
 		s.start(t)
 	}
 	return rs
@@ -276,7 +272,7 @@ func TestReplicas(t *testing.T) {
 
 // TestReplicasWithoutRedis: Redis dies, hangs, comes back with its data and without.
 func TestReplicasWithoutRedis(t *testing.T) {
-	rs := newReplicas(t, byPassword, "")
+	rs := newReplicas(t, redistest.ByPassword, "")
 	p := rs.logIn(t, rs.a)
 	stranger := rs.a.person(t)
 	browser := func(s *site) page { return p.get("https://" + s.addr + "/v1/orders") }
@@ -306,7 +302,7 @@ func TestReplicasWithoutRedis(t *testing.T) {
 		}
 	}
 
-	rs.redis.kill()
+	rs.redis.Kill()
 	cookies := p.cookies(rs.a)
 	for _, s := range []*site{rs.a, rs.b} {
 		for range 3 {
@@ -326,10 +322,10 @@ func TestReplicasWithoutRedis(t *testing.T) {
 	if p.cookies(rs.a) != cookies {
 		t.Error("without Redis the browser lost its session")
 	}
-	rs.redis.start()
+	rs.redis.Restart()
 	goesOn("a restart")
 
-	rs.redis.signal(syscall.SIGSTOP)
+	rs.redis.Signal(syscall.SIGSTOP)
 	var waiting sync.WaitGroup
 	for i := range 64 {
 		waiting.Go(func() {
@@ -343,26 +339,26 @@ func TestReplicasWithoutRedis(t *testing.T) {
 		unharmed(rs.b, "hangs")
 	}
 	waiting.Wait()
-	rs.redis.signal(syscall.SIGCONT)
+	rs.redis.Signal(syscall.SIGCONT)
 	goesOn("a pause")
 
 	g := rs.provider.hold(answered)
 	last := p.renewing(t, rs.a, g)
-	rs.redis.kill()
+	rs.redis.Kill()
 	close(g.open)
 	if got := <-last; got != 503 {
 		t.Errorf("a renewal that Redis did not take is answered with %d", got)
 	}
-	rs.redis.start()
+	rs.redis.Restart()
 	goesOn("its death in the middle of a renewal")
 	had := rs.provider.renewals(t)
 	eventually(t, 30*time.Second, "the session is renewed again", func() bool {
 		return rs.both(p.in) && rs.provider.renewals(t) > had
 	})
 
-	rs.redis.kill()
-	rs.redis.empty()
-	rs.redis.start()
+	rs.redis.Kill()
+	rs.redis.Empty()
+	rs.redis.Restart()
 	eventually(t, 30*time.Second, "nobody is logged in", func() bool {
 		return rs.both(func(s *site) bool { return p.ask(s, "/v1/orders") == 401 })
 	})
@@ -374,7 +370,7 @@ func TestReplicasWithoutRedis(t *testing.T) {
 // TestReplicaDies while it renews two sessions: of one the provider has heard nothing
 // yet, of the other it has spent the refresh token.
 func TestReplicaDies(t *testing.T) {
-	rs := newReplicas(t, byPassword, "")
+	rs := newReplicas(t, redistest.ByPassword, "")
 	p, q := rs.logIn(t, rs.a), rs.logIn(t, rs.a)
 	before, after := rs.provider.hold(asked), (*gate)(nil)
 	lastP := p.renewing(t, rs.a, before)

@@ -1,35 +1,37 @@
 // Package clientcredentials authenticates machines that cannot get a token by
-// themselves: a caller sends its client identifier and secret in two headers, the
-// gateway gets an access token for them at the provider (RFC 6749 section 4.4), and
-// that token, verified like any other, says who the caller is. It owns the reading of
-// the headers, the question, how long an answer counts, and how many questions may be
-// under way.
+// themselves: a caller sends its client identifier and secret in two headers, or a JWT
+// that it signed in one, the gateway gets an access token for them at the provider (RFC
+// 6749 section 4.4), and that token, verified like any other, says who the caller is.
+// It owns the reading of the headers, the question, how long an answer counts, and how
+// many questions may be under way.
 //
 // It exists for callers of gateways that did this before. Who can ask the provider
 // itself should: a secret that goes to the gateway with every request is worth more to
 // a thief than a token that ends.
 //
-// It verifies nothing of a token: that is for package jwt. The gateway's own tokens
+// It verifies nothing of a token: that is for package jwt, or for package introspection
+// where the provider's tokens say nothing by themselves. The gateway's own tokens
 // for upstreams are those of package grant.
 package clientcredentials
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
+	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -41,8 +43,19 @@ const Kind = "client_credentials"
 // Deps is what an Authenticator uses of the process. The zero value logs and counts
 // nothing.
 type Deps struct {
-	Logger *slog.Logger
-	Meter  metric.Meter
+	Logger  *slog.Logger
+	Meter   metric.Meter
+	Metrics *meter.Registry
+}
+
+// verifier says whom a token of the provider stands for.
+type verifier interface {
+	authn.Runner
+	authn.Primer
+	authn.Reloader
+	// AuthenticateToken leaves in r.Token what stands for the caller, if that is not the
+	// token.
+	AuthenticateToken(ctx context.Context, token string, r *authn.Request) (*authz.Identity, error)
 }
 
 // Authenticator accepts the clients that one provider knows. It is safe for concurrent
@@ -50,9 +63,10 @@ type Deps struct {
 type Authenticator struct {
 	config   Config
 	provider *provider
-	tokens   *jwt.Authenticator
-	flights  singleflight.Group
+	tokens   verifier
+	flights  asking.Flights[string]
 	limiter  *limit.Limiter
+	asked    questions
 	salt     [sha256.Size]byte
 
 	// Both are keyed by a hash of the credentials. Those that were refused are kept
@@ -76,7 +90,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		config: c, good: tokencache.New[string](c.CacheSize, maxTokens(c.CacheSize)),
+		config: c, asked: newQuestions(name, deps.Metrics), good: tokencache.New[string](c.CacheSize, maxTokens(c.CacheSize)),
 		bad: tokencache.New[struct{}](maxRefused, maxRefusedBytes),
 	}
 	_, _ = rand.Read(a.salt[:]) // never fails
@@ -87,22 +101,24 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.provider, err = newProvider(name, c); err != nil {
 		return nil, err
 	}
-	a.tokens, err = jwt.NewCarried(name, c.tokens(), jwt.Use{Kind: Kind}, jwt.Deps{Logger: deps.Logger, Meter: deps.Meter})
+	a.tokens, err = newVerifier(name, c, deps)
 	return a, err
+}
+
+func newVerifier(name string, c Config, deps Deps) (verifier, error) {
+	if c.Introspection != nil {
+		return introspection.NewCarried(name, c.introspected(), introspection.Use{Kind: Kind, Issuer: c.Issuer}, introspection.Deps{Logger: deps.Logger, Meter: deps.Meter, Metrics: deps.Metrics})
+	}
+	return jwt.NewCarried(name, c.tokens(), jwt.Use{Kind: Kind}, jwt.Deps{Logger: deps.Logger, Meter: deps.Meter})
 }
 
 // maxTokens bounds the bytes of a cache of so many tokens. Real ones have about 1 KiB.
 func maxTokens(entries int) int { return max(4<<20, 4<<10*entries) }
 
 var (
-	errTwice   = fmt.Errorf("%w: the client identifier or the secret stands twice", authn.ErrInvalid)
-	errHalf    = fmt.Errorf("%w: the client identifier or the secret is missing", authn.ErrInvalid)
-	errForm    = fmt.Errorf("%w: the client identifier or the secret is too long, or has characters that none has (RFC 6749 appendix A)", authn.ErrInvalid)
 	errRefused = fmt.Errorf("%w: these credentials were refused a moment ago", authn.ErrInvalid)
+	errExpired = fmt.Errorf("%w: the assertion %w", authn.ErrInvalid, authn.ErrExpired)
 )
-
-// credentials are what a caller sent. They go to the provider and nowhere else.
-type credentials struct{ id, secret string }
 
 // Authenticate returns the identity of the token that the provider gives the client
 // in the headers. Clients that had one a moment ago cost a look into the cache.
@@ -125,59 +141,18 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	return a.accept(ctx, token, r)
 }
 
-// accept returns what the token says. It is verified on each request, for which jwt
-// has a cache.
+// accept returns what the token says. It is verified on each request, for which both
+// verifiers have a cache.
 func (a *Authenticator) accept(ctx context.Context, token string, r *authn.Request) (*authz.Identity, error) {
+	r.Token = ""
 	id, err := a.tokens.AuthenticateToken(ctx, token, r)
 	if err != nil {
 		return nil, fmt.Errorf("the provider's token: %w", err)
 	}
-	r.Token = token
+	if r.Token == "" {
+		r.Token = token
+	}
 	return id, nil
-}
-
-// find returns the one client of the request. Of two, the log and the provider could
-// each mean another.
-func (a *Authenticator) find(r *authn.Request) (c credentials, err error) {
-	ids, secrets := 0, 0
-	for i := range r.Headers {
-		switch h := &r.Headers[i]; h.Name {
-		case a.config.ClientIDHeader:
-			c.id, ids = h.Value, ids+1
-		case a.config.ClientSecretHeader:
-			c.secret, secrets = h.Value, secrets+1
-		}
-	}
-	switch {
-	case ids == 0 && secrets == 0:
-		return c, authn.ErrNotMine
-	case ids > 1 || secrets > 1:
-		return c, errTwice
-	case c.id == "" || c.secret == "":
-		return c, errHalf
-	case !printable(c.id, maxID) || !printable(c.secret, maxSecret):
-		return c, errForm
-	}
-	return c, nil
-}
-
-const (
-	maxID     = 512  // bytes
-	maxSecret = 2048 // bytes
-)
-
-// printable reports whether text is made of VSCHAR (RFC 6749 appendices A.1 and A.2).
-func printable(text string, most int) bool {
-	return len(text) <= most && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
-}
-
-// hash stands for credentials in memory. It is keyed, so that what a dump of the
-// process shows of it cannot be tried out against lists of secrets without the key.
-func (a *Authenticator) hash(c credentials) string {
-	mac := hmac.New(sha256.New, a.salt[:])
-	text := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(c.id)+len(c.secret)), uint32(len(c.id))) //nolint:gosec // at most maxID
-	mac.Write(append(append(text, c.id...), c.secret...))
-	return string(mac.Sum(nil))
 }
 
 // obtain gets a token for credentials that have none, once for all who wait for it.
@@ -190,42 +165,28 @@ func (a *Authenticator) obtain(ctx context.Context, key string, c credentials, s
 	if err := a.limiter.Allow(r.Client, r.Now); err != nil {
 		return "", err
 	}
-	// What belongs to the connection's buffer does not outlive the request; the question
-	// may. It is of all who wait, so that the end of one of them ends it for nobody.
-	own := credentials{strings.Clone(c.id), strings.Clone(c.secret)}
-	asker := authn.Request{Client: strings.Clone(r.Client), Now: r.Now}
-	shared := context.WithoutCancel(ctx)
-	done := a.flights.DoChan(key, func() (any, error) { return a.ask(shared, key, own, stale, &asker) })
-	select {
-	case result := <-done:
-		if errors.Is(result.Err, authn.ErrInvalid) {
-			a.limiter.Charge(r.Client, r.Now)
-		}
-		token, _ := result.Val.(string)
-		return token, result.Err
-	case <-ctx.Done():
-		return "", fmt.Errorf("%w: the request was given up: %w", authn.ErrUnavailable, context.Cause(ctx))
+	if end := c.end(); !end.IsZero() && !r.Now.Before(end.Add(a.config.Leeway)) {
+		return "", errExpired
 	}
+	// What belongs to the connection's buffer does not outlive the request; the question
+	// may.
+	own := c.clone()
+	asker := authn.Request{Client: strings.Clone(r.Client), Now: r.Now}
+	token, err := a.flights.Ask(ctx, key, a.config.Timeout, func(ctx context.Context) (string, error) {
+		return a.ask(ctx, key, own, stale, &asker)
+	})
+	if errors.Is(err, authn.ErrInvalid) {
+		a.limiter.Charge(r.Client, r.Now)
+	}
+	return token, err
 }
 
-// ask asks the provider, verifies what it gives and keeps it. A panic is an error like
-// others: it is not in a request's goroutine, where it would end one connection.
-func (a *Authenticator) ask(ctx context.Context, key string, c credentials, stale string, r *authn.Request) (token string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			token, err = "", fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
-		}
-	}()
+// ask asks the provider, verifies what it gives and keeps it.
+func (a *Authenticator) ask(ctx context.Context, key string, c credentials, stale string, r *authn.Request) (string, error) {
 	if token, had := a.good.Get(key, r.Now); had && token != stale { // since we looked
 		return token, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
-	defer cancel()
-	got, err := a.provider.ask(ctx, c)
-	var id *authz.Identity
-	if err == nil {
-		id, err = a.accept(ctx, got.token, r)
-	}
+	got, end, err := a.counted(ctx, c, r)
 	switch {
 	case errors.Is(err, authn.ErrInvalid):
 		a.bad.Put(key, struct{}{}, 0, r.Now.Add(a.config.RefusedMaxAge))
@@ -235,19 +196,47 @@ func (a *Authenticator) ask(ctx context.Context, key string, c credentials, stal
 	case err != nil:
 		return "", fmt.Errorf("%w: get a token: %w", authn.ErrUnavailable, err)
 	}
-	a.keep(key, got, id.ExpiresAt, r.Now)
+	a.keep(key, c, got, end, r.Now)
 	return got.token, nil
 }
 
+// counted is get, counted.
+func (a *Authenticator) counted(ctx context.Context, c credentials, r *authn.Request) (got *granted, end time.Time, err error) {
+	err = authn.ErrUnavailable // of a panic
+	defer func() { a.asked.of(err).Add(1) }()
+	return a.get(ctx, c, r)
+}
+
+// get gets a token for a client, and returns when it ends by its own word; zero if it
+// does not say.
+func (a *Authenticator) get(ctx context.Context, c credentials, r *authn.Request) (*granted, time.Time, error) {
+	got, err := a.provider.ask(ctx, c)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	id, err := a.accept(ctx, got.token, r)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return got, id.ExpiresAt, nil
+}
+
 // keep remembers a token until shortly before its end, and for max_age at most: a
-// secret that the provider took back is good for no longer.
-func (a *Authenticator) keep(key string, got *granted, end, now time.Time) {
+// secret that the provider took back is good for no longer. An assertion is good until
+// its own end, and one of which that is not known for one question.
+func (a *Authenticator) keep(key string, c credentials, got *granted, end, now time.Time) {
+	if end.IsZero() { // nobody says
+		end = now.Add(a.config.MaxAge)
+	}
 	if got.life > 0 && now.Add(got.life).Before(end) {
 		end = now.Add(got.life)
 	}
 	until := end.Add(-margin(end.Sub(now)))
 	if most := now.Add(a.config.MaxAge); most.Before(until) {
 		until = most
+	}
+	if own := c.end(); c.assertion != "" && own.Before(until) {
+		until = own
 	}
 	if now.Before(until) {
 		a.good.Put(key, got.token, len(got.token), until)
@@ -258,13 +247,17 @@ func (a *Authenticator) keep(key string, got *granted, end, now time.Time) {
 // to the upstream, and clocks differ.
 func margin(life time.Duration) time.Duration { return min(life/10, 30*time.Second) }
 
-// CredentialHeaders returns the two headers.
+// CredentialHeaders returns the headers in which clients send what they have.
 func (a *Authenticator) CredentialHeaders() []string {
-	return []string{a.config.ClientIDHeader, a.config.ClientSecretHeader}
+	headers := []string{a.config.ClientIDHeader, a.config.ClientSecretHeader}
+	if h := a.config.ClientAssertionHeader; h != "" {
+		headers = append(headers, h)
+	}
+	return headers
 }
 
-// AssertedHeaders returns the two headers, which are never taken: whatever a route
-// forwards, no upstream has business with a secret that gets tokens for every service.
+// AssertedHeaders returns these headers, which are never taken: whatever a route
+// forwards, no upstream has business with what gets tokens for every service.
 func (a *Authenticator) AssertedHeaders() []string { return a.CredentialHeaders() }
 
 // Challenge names the scheme and where the credentials belong. There is no registered
@@ -273,7 +266,11 @@ func (a *Authenticator) Challenge(err error) string {
 	if errors.Is(err, authn.ErrInsufficientScope) {
 		return ""
 	}
-	return `ClientCredentials realm="` + a.config.Realm + `", id="` + a.config.ClientIDHeader + `", secret="` + a.config.ClientSecretHeader + `"`
+	challenge := `ClientCredentials realm="` + a.config.Realm + `", id="` + a.config.ClientIDHeader + `", secret="` + a.config.ClientSecretHeader + `"`
+	if h := a.config.ClientAssertionHeader; h != "" {
+		challenge += `, assertion="` + h + `"`
+	}
+	return challenge
 }
 
 // Run keeps the key set fresh until ctx ends, and returns nil then.
@@ -292,10 +289,9 @@ func (a *Authenticator) Prime(ctx context.Context) error {
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	if a.config.CAFile != "" && a.config.JWKSFile != "" {
-		return []string{a.config.CAFile, a.config.JWKSFile}
-	}
-	return a.tokens.Files()
+	files := append(a.provider.client.Files(), a.tokens.Files()...)
+	slices.Sort(files)
+	return slices.Compact(files)
 }
 
 // Reload reads the files again. What could not be read stays as it was.

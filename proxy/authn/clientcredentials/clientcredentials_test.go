@@ -15,7 +15,8 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const (
@@ -34,7 +35,12 @@ func testConfig(m *middle) Config {
 
 func newTest(t *testing.T, c Config) *Authenticator {
 	t.Helper()
-	a, err := New("machines", c, Deps{})
+	return start(t, c, Deps{})
+}
+
+func start(t *testing.T, c Config, deps Deps) *Authenticator {
+	t.Helper()
+	a, err := New("machines", c, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +91,7 @@ func TestCertifiedProvider(t *testing.T) {
 			!slices.Equal(id.Scopes, []string{"orders.read"}) || !slices.Equal(id.Audiences, []string{"https://api.example/ES256"}) {
 			t.Errorf("identity is %+v", id)
 		}
-		if !jwt.Compact(r.Token) {
+		if !jose.Compact(r.Token) {
 			t.Errorf("token that stands for the caller is %q", r.Token)
 		}
 		if headers, cookies := r.Spent(); len(headers)+len(cookies) > 0 {
@@ -202,7 +208,7 @@ func TestHeaders(t *testing.T) {
 	if n := m.questions(); n != 0 {
 		t.Errorf("the provider was asked %d times", n)
 	}
-	if a.hash(credentials{"ab", "c"}) == a.hash(credentials{"a", "bc"}) {
+	if a.hash(credentials{id: "ab", secret: "c"}) == a.hash(credentials{id: "a", secret: "bc"}) {
 		t.Error("two clients have one hash")
 	}
 }
@@ -291,7 +297,7 @@ func TestTokenThatIsNotGoodAnyMore(t *testing.T) {
 	m := startProvider(t)
 	a := newTest(t, testConfig(m))
 	now := time.Now()
-	a.good.Put(a.hash(credentials{testID, testSecret}), "e30.e30.e30", 0, now.Add(time.Minute))
+	a.good.Put(a.hash(credentials{id: testID, secret: testSecret}), "e30.e30.e30", 0, now.Add(time.Minute))
 	try(t, a, with(now, testID, testSecret), nil)
 	if n := m.questions(); n != 1 {
 		t.Errorf("%d questions, want 1", n)
@@ -332,7 +338,7 @@ func TestGuessing(t *testing.T) {
 func TestProviderIsAway(t *testing.T) {
 	m := startProvider(t)
 	c := testConfig(m)
-	c.Timeout, c.MaxAge = 300*time.Millisecond, time.Hour
+	c.Timeout, c.MaxAge = 2*time.Second, time.Hour
 	release := make(chan struct{})
 	defer close(release)
 	for name, answer := range map[string]http.HandlerFunc{
@@ -413,7 +419,7 @@ func TestTooManyQuestions(t *testing.T) {
 	<-arrived
 	for i := range 20 {
 		_, err := a.Authenticate(t.Context(), with(now, "busy", fmt.Sprint(i)))
-		if !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, errBusy) {
+		if !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, asking.ErrBusy) {
 			t.Fatalf("got %v, want that it is busy", err)
 		}
 	}
@@ -425,11 +431,11 @@ func TestTooManyQuestions(t *testing.T) {
 		t.Errorf("%d questions, want 1", n)
 	}
 	m.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
-	for i := range 3 * breakAfter {
+	for i := range 3 * asking.BreakAfter {
 		try(t, a, with(now, "other", fmt.Sprint(i)), authn.ErrUnavailable)
 	}
-	if n := m.questions(); n > breakAfter+1 { // one more if a second passed meanwhile
-		t.Errorf("%d questions to a provider that is down, want %d", n, breakAfter)
+	if n := m.questions(); n > asking.BreakAfter+1 { // one more if a second passed meanwhile
+		t.Errorf("%d questions to a provider that is down, want %d", n, asking.BreakAfter)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/introspection"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
@@ -27,9 +28,13 @@ type Config struct {
 	TokenURL string `yaml:"token_url"`
 	// ClientIDHeader is the header in which callers send their client identifier.
 	ClientIDHeader string `yaml:"client_id_header"`
-	// ClientSecretHeader is the header in which callers send their secret. Neither of the
-	// two is ever forwarded.
+	// ClientSecretHeader is the header in which callers send their secret. None of the
+	// headers is ever forwarded.
 	ClientSecretHeader string `yaml:"client_secret_header"`
+	// ClientAssertionHeader is a header in which callers send, in place of a secret, a
+	// JWT that they signed with their key or their secret: the provider gets it as client
+	// assertion (RFC 7523 section 2.2), and verifies it. Without it there is none.
+	ClientAssertionHeader string `yaml:"client_assertion_header"`
 	// ClientAuth is how the provider gets the secret: client_secret_basic or
 	// client_secret_post (RFC 6749 section 2.3.1).
 	ClientAuth string `yaml:"client_auth" jsonschema:"enum=client_secret_basic,enum=client_secret_post"`
@@ -38,6 +43,11 @@ type Config struct {
 	// Parameters are further ones of the question, such as audience or resource, by
 	// which some providers tell which service a token is for.
 	Parameters map[string]string `yaml:"parameters"`
+
+	// Introspection asks the provider about all the tokens (RFC 7662), for those that say
+	// nothing by themselves. Its audiences are audiences unless it has its own. The keys
+	// for signed tokens, from jwks_url to scope_claims, go without it.
+	Introspection *introspection.Config `yaml:"introspection"`
 
 	// Audiences are the values one of which must be in the aud claim of the token.
 	Audiences []string `yaml:"audiences"`
@@ -71,7 +81,7 @@ type Config struct {
 	MaxAge time.Duration `yaml:"max_age"`
 	// RefusedMaxAge is how long credentials that were refused are refused unasked.
 	RefusedMaxAge time.Duration `yaml:"refused_max_age"`
-	// CacheSize is the number of clients whose tokens are kept.
+	// CacheSize is the number of clients, or of their assertions, whose tokens are kept.
 	CacheSize int `yaml:"cache_size"`
 	// Timeout bounds one question, the wait for its turn included.
 	Timeout time.Duration `yaml:"timeout"`
@@ -124,7 +134,9 @@ func (c Config) filled() Config {
 	if c.Timeout == 0 {
 		c.Timeout = d.Timeout
 	}
-	c.ClientIDHeader, c.ClientSecretHeader = strings.ToLower(c.ClientIDHeader), strings.ToLower(c.ClientSecretHeader)
+	for _, header := range []*string{&c.ClientIDHeader, &c.ClientSecretHeader, &c.ClientAssertionHeader} {
+		*header = strings.ToLower(*header)
+	}
 	c.QuestionLimit = c.QuestionLimit.Filled(d.QuestionLimit)
 	return c
 }
@@ -146,27 +158,60 @@ func (c *Config) tokens() jwt.Config {
 	return out
 }
 
+// introspected are the rules for tokens that the provider is asked about.
+func (c *Config) introspected() introspection.Config {
+	out := *c.Introspection
+	if len(out.Audiences) == 0 {
+		out.Audiences = c.Audiences
+	}
+	return out
+}
+
 // Insecure returns what weakens the gateway, by key, and what it means.
 func (c *Config) Insecure() map[string]string {
+	out := map[string]string{}
 	if c.InsecureHTTP {
-		return map[string]string{"insecure_http": "whoever controls the network has the secrets of all callers and can sign in as anybody"}
+		out["insecure_http"] = "whoever controls the network has the secrets of all callers and can sign in as anybody"
 	}
-	return nil
+	if c.Introspection != nil {
+		for key, means := range c.Introspection.Insecure() {
+			out["introspection."+key] = means
+		}
+	}
+	return out
 }
 
 // Validate reports everything wrong with c.
 func (c Config) Validate() error {
 	c = c.filled()
-	errs := []error{
-		c.tokens().Validate(), c.validateHeaders(), c.validateQuestion(), c.validateLimits(),
-		setting.Under("question_limit", c.QuestionLimit.Validate()),
+	return errors.Join(c.tokens().Validate(), c.validateHeaders(), c.validateQuestion(), c.validateIntrospection(), c.validateLimits())
+}
+
+// validateIntrospection refuses rules that nobody would look at.
+func (c Config) validateIntrospection() error {
+	if c.Introspection == nil {
+		return nil
+	}
+	errs := []error{setting.Under("introspection", c.introspected().Validate())}
+	if c.Introspection.AllTokens {
+		errs = append(errs, setting.Problemf("introspection.all_tokens", "is not used: the provider is asked about every token that it gave"))
+	}
+	for key, set := range map[string]bool{
+		"jwks_url": c.JWKSURL != "", "jwks_file": c.JWKSFile != "", "algorithms": c.Algorithms != nil, "token_types": c.TokenTypes != nil,
+		"required_claims": c.RequiredClaims != nil, "scope_claims": c.ScopeClaims != nil,
+	} {
+		if set {
+			errs = append(errs, setting.Problemf(key, "is not used with introspection; what it cannot check is for the policy"))
+		}
 	}
 	return errors.Join(errs...)
 }
 
 func (c Config) validateHeaders() error {
 	var errs []error
-	for key, name := range map[string]string{"client_id_header": c.ClientIDHeader, "client_secret_header": c.ClientSecretHeader} {
+	for key, name := range map[string]string{
+		"client_id_header": c.ClientIDHeader, "client_secret_header": c.ClientSecretHeader, "client_assertion_header": c.ClientAssertionHeader,
+	} {
 		switch {
 		case strings.ContainsFunc(name, notName):
 			errs = append(errs, setting.Problemf(key, "%q is not the name of a header, in letters, digits and dashes", name))
@@ -176,6 +221,9 @@ func (c Config) validateHeaders() error {
 	}
 	if c.ClientIDHeader == c.ClientSecretHeader {
 		errs = append(errs, setting.Problemf("client_secret_header", "is the same as client_id_header"))
+	}
+	if h := c.ClientAssertionHeader; h != "" && (h == c.ClientIDHeader || h == c.ClientSecretHeader) {
+		errs = append(errs, setting.Problemf("client_assertion_header", "is the same as client_id_header or client_secret_header"))
 	}
 	return errors.Join(errs...)
 }
@@ -209,7 +257,7 @@ func (c Config) validateQuestion() error {
 		}
 	}
 	for name := range c.Parameters {
-		if slices.Contains([]string{"grant_type", "scope", "client_id", "client_secret", ""}, name) {
+		if slices.Contains([]string{"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", ""}, name) {
 			errs = append(errs, setting.Problemf("parameters."+name, "is set by the gateway"))
 		}
 	}
@@ -217,22 +265,12 @@ func (c Config) validateQuestion() error {
 }
 
 func (c Config) validateLimits() error {
-	var errs []error
-	for _, d := range []struct {
-		key           string
-		got, min, max time.Duration
-	}{
-		{"max_age", c.MaxAge, 0, time.Hour},
-		{"refused_max_age", c.RefusedMaxAge, 0, time.Minute},
-		{"timeout", c.Timeout, 10 * time.Millisecond, 30 * time.Second},
-		{"max_wait", c.MaxWait, 0, 30 * time.Second},
-	} {
-		if d.got < d.min || d.got > d.max {
-			errs = append(errs, setting.Problemf(d.key, "%s is not between %s and %s", d.got, d.min, d.max))
-		}
-	}
-	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
-		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		setting.Between("max_age", c.MaxAge, 0, time.Hour),
+		setting.Between("refused_max_age", c.RefusedMaxAge, 0, time.Minute),
+		setting.Between("timeout", c.Timeout, 10*time.Millisecond, 30*time.Second),
+		setting.Between("max_wait", c.MaxWait, 0, 30*time.Second),
+		setting.Between("max_concurrent", c.MaxConcurrent, 1, 1<<16),
+		setting.Under("question_limit", c.QuestionLimit.Validate()),
+	)
 }

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const (
@@ -24,21 +25,6 @@ const (
 	metadataAge = 10 * time.Minute
 	// metadataRetry is the time between two attempts to discover.
 	metadataRetry = time.Second
-)
-
-// After so many questions in a row without an answer the provider is left alone for
-// breakFor, and then asked one question. Until it answers that, all others fail at
-// once: they neither wait for it nor keep it down.
-const (
-	breakAfter = 10
-	breakFor   = time.Second
-)
-
-var (
-	// errAbsent: the provider did not answer, or somebody before it said so.
-	errAbsent = errors.New("the provider does not answer")
-	// errBusy: too many questions are under way.
-	errBusy = errors.New("too many questions to the provider are under way")
 )
 
 // granted is a token as the provider gave it; nothing of it is verified.
@@ -53,7 +39,7 @@ type provider struct {
 	config  Config
 	client  *fetch.Client
 	http    *http.Client
-	slots   chan struct{}
+	slots   asking.Turns
 	breaker *gobreaker.CircuitBreaker[*granted]
 
 	mu      sync.Mutex // held during discovery
@@ -64,58 +50,20 @@ type provider struct {
 
 func newProvider(name string, c Config) (*provider, error) {
 	client, err := fetch.New(fetch.Config{Whose: "issuer " + c.Issuer, CAFile: c.CAFile, Connections: c.MaxConcurrent})
-	p := &provider{config: c, client: client, slots: make(chan struct{}, c.MaxConcurrent)}
-	p.http = &http.Client{Transport: bounded{client}}
-	p.breaker = gobreaker.NewCircuitBreaker[*granted](gobreaker.Settings{
-		Name: name, MaxRequests: 1, Timeout: breakFor,
-		ReadyToTrip: func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= breakAfter },
-		// A provider that answers is there, whatever it says: nobody closes the way for
-		// others by credentials that it refuses.
-		IsSuccessful: func(err error) bool { return !errors.Is(err, errAbsent) },
-	})
+	p := &provider{config: c, client: client, slots: make(asking.Turns, c.MaxConcurrent)}
+	p.http = &http.Client{Transport: client}
+	p.breaker = asking.NewBreaker[*granted](name)
 	return p, err
-}
-
-// bounded sends what the OAuth library asks by the rules of package fetch.
-type bounded struct{ client *fetch.Client }
-
-// RoundTrip implements http.RoundTripper, which has either a response or an error: a
-// redirect that is not followed has both.
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.client.Do(req)
-	if err != nil && resp != nil {
-		_ = resp.Body.Close() // nothing of it counts
-		return nil, err
-	}
-	return resp, err
 }
 
 // ask gets a token for a client. The error is authn.ErrInvalid if the provider refuses
 // the client; any other says nothing about it. The context bounds the question.
 func (p *provider) ask(ctx context.Context, c credentials) (*granted, error) {
-	if err := p.take(ctx); err != nil {
+	if err := p.slots.Take(ctx, p.config.MaxWait); err != nil {
 		return nil, err
 	}
-	defer func() { <-p.slots }()
+	defer p.slots.Give()
 	return p.breaker.Execute(func() (*granted, error) { return p.grant(ctx, c) })
-}
-
-// take waits for a turn, which is given back through slots.
-func (p *provider) take(ctx context.Context) error {
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(p.config.MaxWait)
-	defer timer.Stop()
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return errBusy
 }
 
 func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
@@ -131,12 +79,16 @@ func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
 		ClientID: c.id, ClientSecret: c.secret, TokenURL: endpoint, Scopes: p.config.Scopes,
 		EndpointParams: params, AuthStyle: oauth2.AuthStyleInHeader,
 	}
-	if p.config.ClientAuth == authPost {
+	if p.config.ClientAuth == authPost || c.assertion != "" {
 		o.AuthStyle = oauth2.AuthStyleInParams
+	}
+	if c.assertion != "" { // RFC 7521 section 4.2
+		params.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		params.Set("client_assertion", c.assertion)
 	}
 	t, err := o.Token(context.WithValue(ctx, oauth2.HTTPClient, p.http))
 	if err != nil {
-		return nil, fmt.Errorf("token endpoint %s: %w", endpoint, classify(err))
+		return nil, fmt.Errorf("token endpoint %s: %w", endpoint, classify(err, c))
 	}
 	if !strings.EqualFold(t.TokenType, "Bearer") {
 		return nil, fmt.Errorf("token endpoint %s: the token is of type %.32q, not Bearer", endpoint, t.TokenType)
@@ -145,28 +97,31 @@ func (p *provider) grant(ctx context.Context, c credentials) (*granted, error) {
 }
 
 // classify drops the text of the answer, which may repeat what was sent.
-func classify(err error) error {
+func classify(err error, c credentials) error {
 	var answer *oauth2.RetrieveError
 	if !errors.As(err, &answer) {
 		if connection, ok := errors.AsType[*url.Error](err); ok {
-			return fmt.Errorf("%w: %w", errAbsent, connection.Err)
+			return fmt.Errorf("%w: %w", asking.ErrAbsent, connection.Err)
 		}
 		return errors.New("its answer is not one of a token endpoint")
 	}
 	switch status := answer.Response.StatusCode; {
 	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
-		return fmt.Errorf("%w: somebody answered %d", errAbsent, status)
-	case status == http.StatusUnauthorized || status == http.StatusBadRequest && refusal(answer.ErrorCode):
-		return fmt.Errorf("%w: it refuses the client: %d %.64q", authn.ErrInvalid, status, answer.ErrorCode)
+		return fmt.Errorf("%w: somebody answered %d", asking.ErrAbsent, status)
+	case status == http.StatusUnauthorized || status == http.StatusBadRequest && refusal(answer.ErrorCode, c):
+		return fmt.Errorf("%w: %w: %d %.64q", authn.ErrInvalid, errRefuses, status, answer.ErrorCode)
 	default:
 		return fmt.Errorf("it answered %d %.64q", status, answer.ErrorCode)
 	}
 }
 
 // refusal are the errors that are about the client (RFC 6749 section 5.2, RFC 8707
-// section 2). Others are about the gateway or the provider.
-func refusal(code string) bool {
+// section 2). Others are about the gateway or the provider, but that of a request whose
+// larger part the caller wrote: an assertion may be anything.
+func refusal(code string, c credentials) bool {
 	switch code {
+	case "invalid_request":
+		return c.assertion != ""
 	case "invalid_client", "unauthorized_client", "invalid_grant", "invalid_scope", "invalid_target", "access_denied":
 		return true
 	}
@@ -203,7 +158,7 @@ func (p *provider) discover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	doc, err := jwt.Object(data)
+	doc, err := jose.Object(data)
 	if err != nil {
 		return "", fmt.Errorf("metadata: %w", err)
 	}
@@ -230,7 +185,7 @@ func (p *provider) get(ctx context.Context, address string) ([]byte, error) {
 	req.Header.Set("Accept", "application/json")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errAbsent, err)
+		return nil, fmt.Errorf("%w: %w", asking.ErrAbsent, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // nothing is written; a read error shows below
 	if resp.StatusCode != http.StatusOK {

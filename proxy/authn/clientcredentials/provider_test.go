@@ -20,13 +20,14 @@ import (
 type middle struct {
 	*httptest.Server
 	issuer string
+	proxy  *httputil.ReverseProxy
 
 	mu     sync.Mutex
 	asked  int
 	answer http.HandlerFunc // nil: the provider does
 }
 
-func startProvider(t *testing.T) *middle {
+func startProvider(t *testing.T, env ...string) *middle {
 	t.Helper()
 	dir, err := filepath.Abs("../jwt/testdata/idp")
 	if err != nil {
@@ -37,7 +38,7 @@ func startProvider(t *testing.T) *middle {
 		t.Skip("the OpenID provider is not installed; do it with: npm ci --prefix proxy/authn/jwt/testdata/idp")
 	}
 	cmd := exec.Command(own[0], "server.mjs")
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), env...)
 	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +70,7 @@ func newMiddle(t *testing.T, issuer string) *middle {
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(to)
-	m := &middle{issuer: issuer}
+	m := &middle{issuer: issuer, proxy: proxy}
 	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.mu.Lock()
 		m.asked++

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // Config is what proofs of possession must be like. Tokens that are bound to a key
@@ -30,6 +31,10 @@ type Config struct {
 	// When so many come by one key within window and twice the leeway, its further
 	// ones get 429, and those of others notice nothing.
 	ReplayEntriesPerKey int `yaml:"replay_entries_per_key"`
+	// ReplayRedis is where replicas tell each other which proofs they accepted, so that
+	// none counts at two of them. While it cannot be asked, requests with proofs get
+	// 503. Without it, each replica remembers its own.
+	ReplayRedis *redis.Config `yaml:"replay_redis"`
 	// Algorithms are the signature algorithms of proofs, none of them symmetric;
 	// ES256, ES384, EdDSA, PS256 and RS256 by default.
 	Algorithms []string `yaml:"algorithms"`
@@ -90,5 +95,5 @@ func (c Config) Validate() error {
 			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(asymmetric(), ", ")))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, setting.Under("replay_redis", c.ReplayRedis.Validate()))...)
 }

@@ -1,14 +1,14 @@
 // Package dpop checks that whoever presents an access token has the key that the
 // token is bound to (RFC 9449): a proof for this request, signed by that key, and
-// never seen before. It owns the rules for proofs, the memory of those that were
-// presented, and the nonces.
+// never seen before. It owns the rules for proofs and the nonces; proxy/authn/replay
+// remembers those that were presented.
 //
-// It reads no token and knows no signature: who uses it brings what opens a proof,
-// so that the library for that stays where it is. It serves every mechanism whose
-// tokens say which key they are bound to.
+// It reads no token: it serves every mechanism whose tokens say which key they are
+// bound to.
 package dpop
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/replay"
 )
 
 // Scheme is the authentication scheme of bound tokens (RFC 9449 section 7.1).
@@ -42,23 +43,11 @@ const (
 	maxJTI   = 512 // bytes
 )
 
-// Proof is a proof whose signature the key in its own header made.
-type Proof struct {
-	Type       string // typ, lower case
-	Thumbprint string // of the key: RFC 7638 with SHA-256, in base64url
-	Claims     map[string]any
-}
-
-// Opener takes a proof apart. It refuses one whose header has no public key, or
-// whose signature that key did not make with one of the algorithms.
-type Opener func(text string, algorithms []string) (*Proof, error)
-
 // Verifier checks proofs. It is safe for concurrent use.
 type Verifier struct {
 	cfg    Config
 	leeway time.Duration
-	open   Opener
-	seen   *replay
+	seen   *replay.Memory
 	nonces *nonces
 	count  outcomes
 }
@@ -66,25 +55,41 @@ type Verifier struct {
 // Deps are what a Verifier uses of others.
 type Deps struct {
 	Name    string          // of the authenticator, for metrics
-	Open    Opener          // not nil
 	Metrics *meter.Registry // nil: nobody sees them
 }
 
-// New makes a verifier. Clocks of clients may be off by leeway.
-func New(c Config, leeway time.Duration, deps Deps) *Verifier {
+// New makes a verifier. Clocks of clients may be off by leeway. It reads files and connects
+// to nothing.
+func New(c Config, leeway time.Duration, deps Deps) (*Verifier, error) {
 	c = c.Filled()
-	return &Verifier{
-		cfg: c, leeway: leeway, open: deps.Open, seen: newReplay(), nonces: newNonces(c.Window),
-		count: newOutcomes(deps.Name, deps.Metrics),
+	seen, err := replay.New(replay.Config{
+		Kind: "dpop", Name: deps.Name, Room: replay.Room{All: c.ReplayEntries, PerKey: c.ReplayEntriesPerKey}, Redis: c.ReplayRedis,
+	})
+	if err != nil {
+		return nil, err
 	}
+	return &Verifier{
+		cfg: c, leeway: leeway, seen: seen, nonces: newNonces(c.Window),
+		count: newOutcomes(deps.Name, deps.Metrics),
+	}, nil
 }
 
 // Inherit takes over what prev remembers, so that a reload makes no proof good
 // for a second time. Call it before the first request.
 func (v *Verifier) Inherit(prev *Verifier) {
-	v.seen = prev.seen
+	v.seen.Inherit(prev.seen)
 	v.nonces.root = prev.nonces.root
 }
+
+// Files returns the files that Reload reads.
+func (v *Verifier) Files() []string { return v.seen.Files() }
+
+// Reload reads the files again. What could not be read stays as it was.
+func (v *Verifier) Reload() error { return v.seen.Reload() }
+
+// Close closes the connections, if there are any, once requests that began before a reload
+// need them no more.
+func (v *Verifier) Close() { v.seen.Close() }
 
 // Required reports whether tokens that are not bound to a key are refused.
 func (v *Verifier) Required() bool { return v.cfg.Required }
@@ -93,9 +98,9 @@ func (v *Verifier) Required() bool { return v.cfg.Required }
 // thumbprint jkt, to which token is bound (RFC 9449 section 4.3). The error is
 // authn.ErrInvalid with ErrProof or ErrNonce, authn.ErrTooMany for a key that has
 // shown as many proofs as are remembered of one, or authn.ErrUnavailable.
-func (v *Verifier) Check(r *authn.Request, token, jkt string) error {
+func (v *Verifier) Check(ctx context.Context, r *authn.Request, token, jkt string) error {
 	r.Spend(HeaderName) // it is for this request alone
-	err := v.check(r, token, jkt)
+	err := v.check(ctx, r, token, jkt)
 	v.count.of(err).Add(1)
 	switch {
 	case err == nil, errors.Is(err, authn.ErrUnavailable), errors.Is(err, authn.ErrInvalid), errors.Is(err, authn.ErrTooMany):
@@ -106,40 +111,52 @@ func (v *Verifier) Check(r *authn.Request, token, jkt string) error {
 	return fmt.Errorf("%w: %w: %w", authn.ErrInvalid, ErrProof, err)
 }
 
-func (v *Verifier) check(r *authn.Request, token, jkt string) error {
+func (v *Verifier) check(ctx context.Context, r *authn.Request, token, jkt string) error {
 	text, err := proofOf(r)
 	if err != nil {
 		return err
 	}
-	p, err := v.open(text, v.cfg.Algorithms)
+	p, err := open(text, v.cfg.Algorithms)
 	if err != nil {
 		return err
 	}
-	if p.Type != "dpop+jwt" {
-		return fmt.Errorf("typ is %.64q", p.Type)
+	if p.typ != "dpop+jwt" {
+		return fmt.Errorf("typ is %.64q", p.typ)
 	}
-	if p.Thumbprint != jkt {
+	if p.thumbprint != jkt {
 		return errors.New("is of another key than the token")
 	}
 	hash := sha256.Sum256([]byte(token))
-	if p.Claims["ath"] != base64.RawURLEncoding.EncodeToString(hash[:]) {
+	if p.claims["ath"] != base64.RawURLEncoding.EncodeToString(hash[:]) {
 		return errors.New("ath is missing or the hash of another token")
 	}
-	if err := checkTarget(p.Claims, r); err != nil {
+	if err := checkTarget(p.claims, r); err != nil {
 		return err
 	}
-	made, err := v.checkTime(p.Claims, r.Now)
+	made, err := v.checkTime(p.claims, r.Now)
 	if err != nil {
 		return err
 	}
-	if err := v.checkNonce(p.Claims, r); err != nil {
+	if err := v.checkNonce(p.claims, r); err != nil {
 		return err
 	}
-	jti, _ := p.Claims["jti"].(string)
+	jti, _ := p.claims["jti"].(string)
 	if jti == "" || len(jti) > maxJTI {
 		return fmt.Errorf("jti is missing, not a string or longer than %d bytes", maxJTI)
 	}
-	return v.seen.add(jkt, jti, made, v.oldest(r.Now), room{v.cfg.ReplayEntries, v.cfg.ReplayEntriesPerKey})
+	return v.spend(ctx, replay.Use{Key: jkt, ID: jti, Made: made, Oldest: v.oldest(r.Now)})
+}
+
+// spend has a proof count once.
+func (v *Verifier) spend(ctx context.Context, u replay.Use) error {
+	err := v.seen.Use(ctx, u)
+	switch {
+	case errors.Is(err, replay.ErrFull):
+		return fmt.Errorf("%w; raise dpop.replay_entries", err)
+	case errors.Is(err, authn.ErrTooMany):
+		return fmt.Errorf("the key has shown %d DPoP proofs, as many as are remembered of one; raise dpop.replay_entries_per_key: %w", v.cfg.ReplayEntriesPerKey, err)
+	}
+	return err
 }
 
 // proofOf returns the one proof of the request.

@@ -120,9 +120,22 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Do sends a request. The caller closes the body, and reads it with Read.
+// Do sends a request. The caller closes the body, and reads it with Read. After an
+// error there is none to close, also where a redirect that is not followed left its
+// response.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	return c.client.Load().Do(req) //nolint:gosec // the operator names the URL, or a provider that the operator named
+}
+
+// RoundTrip is Do for a library that wants an http.Client of its own. It implements
+// http.RoundTripper, which has either a response or an error: a redirect that is not
+// followed has both, its body closed.
+func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 // Close closes the connections that nobody uses.

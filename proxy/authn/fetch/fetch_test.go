@@ -3,8 +3,11 @@ package fetch_test
 import (
 	"crypto/tls"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -158,5 +161,47 @@ func TestCheckURL(t *testing.T) {
 				t.Errorf("%q, insecure %v: %v", raw, insecure, err)
 			}
 		}
+	}
+}
+
+// TestRoundTrip: a redirect that is not followed is an error of which nothing stays open,
+// for a library that brings its own http.Client too, and nothing is said past the
+// operator's log.
+func TestRoundTrip(t *testing.T) {
+	var opened atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	var said strings.Builder
+	log.SetOutput(&said)
+	defer log.SetOutput(os.Stderr)
+	client := newClient(t, fetch.Config{Connections: 2})
+	library := http.Client{Transport: client}
+	for _, do := range []func(*http.Request) (*http.Response, error){library.Do, library.Do, client.Do, client.Do} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("client_secret=x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := do(req)
+		if err == nil {
+			resp.Body.Close()
+			t.Fatalf("status %d, want an error", resp.StatusCode)
+		}
+		if !strings.Contains(err.Error(), "is not followed") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections, want one: an answer was left open", n)
+	}
+	if said.Len() > 0 {
+		t.Errorf("the library said %q", said.String())
 	}
 }

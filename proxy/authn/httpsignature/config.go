@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // Config says whose signatures count, and what they must hold.
@@ -103,6 +104,13 @@ type Nonce struct {
 	// when so many come within max_age and twice the leeway, further ones get 503. Each
 	// process remembers its own.
 	ReplayEntries int `yaml:"replay_entries"`
+	// ReplayEntriesPerKey is how many of them may be of one key; by default, as many as
+	// there are. When so many come by one key within max_age and twice the leeway, its
+	// further ones get 429, and those of others notice nothing.
+	ReplayEntriesPerKey int `yaml:"replay_entries_per_key"`
+	// ReplayRedis is where replicas tell each other which nonces they saw, so that none
+	// counts at two of them. While it cannot be asked, signatures with a nonce get 503.
+	ReplayRedis *redis.Config `yaml:"replay_redis"`
 }
 
 const (
@@ -231,7 +239,10 @@ func (c Config) validateLimits() error {
 	if c.Nonce.ReplayEntries < 1 || c.Nonce.ReplayEntries > 1<<24 {
 		errs = append(errs, setting.Problemf("nonce.replay_entries", "%d is not between 1 and %d", c.Nonce.ReplayEntries, 1<<24))
 	}
-	return errors.Join(errs...)
+	if n := c.Nonce.ReplayEntriesPerKey; n < 0 || n > 1<<24 {
+		errs = append(errs, setting.Problemf("nonce.replay_entries_per_key", "%d is not between 1 and %d", n, 1<<24))
+	}
+	return errors.Join(append(errs, setting.Under("nonce.replay_redis", c.Nonce.ReplayRedis.Validate()))...)
 }
 
 func (c Config) validateConsumers() error {

@@ -1,8 +1,8 @@
 // Package httpsignature authenticates requests by HTTP message signatures (RFC 9421): a
 // machine signs the parts of a request that matter with a key of its own, and the gateway
 // knows whose key it is. It owns the parsing of the two fields, the signature base, the
-// keys of the consumers, the comparison of bodies with their signed digest, and the memory
-// of nonces.
+// keys of the consumers, and the comparison of bodies with their signed digest.
+// proxy/authn/replay remembers nonces.
 //
 // The base is derived from the very request that the policy judges and the upstream gets,
 // so that there is no second reading of it, and what this package does not know it refuses.
@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/authn/replay"
 )
 
 // Kind is the key of this mechanism in the configuration.
@@ -57,7 +58,7 @@ type Authenticator struct {
 	sources   []source
 	keys      atomic.Pointer[map[string]*key] // single ones, by keyid
 	limiter   *limit.Limiter
-	seen      *replay
+	seen      *replay.Memory
 	made      *lru.Cache[identityKey, *authz.Identity]
 }
 
@@ -67,7 +68,7 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Authenticator{name: name, config: c.filled(), seen: newReplay()}
+	a := &Authenticator{name: name, config: c.filled()}
 	for i := range c.Consumers {
 		made, err := newConsumer(&c.Consumers[i])
 		if err != nil {
@@ -76,6 +77,10 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 		a.consumers = append(a.consumers, made)
 	}
 	var err error
+	room := replay.Room{All: a.config.Nonce.ReplayEntries, PerKey: c.Nonce.ReplayEntriesPerKey}
+	if a.seen, err = replay.New(replay.Config{Kind: "nonce", Name: name, Room: room, Redis: c.Nonce.ReplayRedis}); err != nil {
+		return nil, fmt.Errorf("nonce: %w", err)
+	}
 	if a.limiter, err = limit.New(a.config.VerificationLimit); err != nil {
 		return nil, err
 	}
@@ -117,10 +122,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range own {
-		if err := a.spendNonce(s, who, r.Now); err != nil {
-			return nil, fmt.Errorf("signature %.64q: %w", s.label, err)
-		}
+	if err := a.spendNonces(ctx, own, who, r.Now); err != nil {
+		return nil, err
 	}
 	r.Spend(fieldInput)
 	r.Spend(fieldSignature)
@@ -192,13 +195,18 @@ func (a *Authenticator) verify(ctx context.Context, s *signature, r *authn.Reque
 	if err := a.limiter.Allow(r.Client, r.Now); err != nil {
 		return nil, err
 	}
+	var made *key
 	for _, k := range keys {
-		if s.hasAlgorithm && s.algorithm != k.algorithm {
+		if s.hasAlgorithm && s.algorithm != k.algorithm || !verifySignature(k.algorithm, k.material, base, s.value) {
 			continue
 		}
-		if verifySignature(k.algorithm, k.material, base, s.value) {
-			return k, nil
+		if made != nil && made.owner != k.owner {
+			return nil, fmt.Errorf("%w: key %.64q is one of %q and of %q", authn.ErrInvalid, s.keyID, made.owner.subject, k.owner.subject)
 		}
+		made = k
+	}
+	if made != nil {
+		return made, nil
 	}
 	a.limiter.Charge(r.Client, r.Now)
 	return nil, fmt.Errorf("%w: %w: key %.64q did not sign this request, or not with its algorithm", authn.ErrInvalid, authn.ErrSignature, s.keyID)
@@ -236,11 +244,27 @@ func (a *Authenticator) oldest(now time.Time) int64 {
 	return now.Add(-a.config.MaxAge - a.config.Leeway).Unix()
 }
 
-func (a *Authenticator) spendNonce(s *signature, k *key, now time.Time) error {
-	if !s.hasNonce {
-		return nil
+// spendNonces has the nonces of a request count once for the key of a consumer: nobody can
+// spend those of another.
+func (a *Authenticator) spendNonces(ctx context.Context, all []*signature, k *key, now time.Time) error {
+	var uses []replay.Use
+	for _, s := range all {
+		if s.hasNonce {
+			uses = append(uses, replay.Use{Key: k.owner.subject + "\x00" + s.keyID, ID: s.nonce, Made: s.created, Oldest: a.oldest(now)})
+		}
 	}
-	return a.seen.add(k.owner.subject, s.keyID, s.nonce, s.created, a.oldest(now), a.config.Nonce.ReplayEntries)
+	err := a.seen.Use(ctx, uses...)
+	switch {
+	case errors.Is(err, replay.ErrForgotten):
+		return fmt.Errorf("%w: %w: created too long ago", authn.ErrInvalid, authn.ErrExpired)
+	case errors.Is(err, replay.ErrUsed):
+		return fmt.Errorf("%w: the nonce %w", authn.ErrInvalid, err)
+	case errors.Is(err, replay.ErrFull):
+		return fmt.Errorf("%w; raise nonce.replay_entries", err)
+	case errors.Is(err, authn.ErrTooMany):
+		return fmt.Errorf("the key has shown %d nonces, as many as are remembered of one; raise nonce.replay_entries_per_key: %w", a.config.Nonce.ReplayEntriesPerKey, err)
+	}
+	return err
 }
 
 // identityKey is what an identity is made of. Clients sign the same components in each

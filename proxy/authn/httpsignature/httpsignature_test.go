@@ -15,6 +15,8 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // TestAlgorithms: each key signs with its one algorithm, and what is signed with it is
@@ -301,10 +303,108 @@ func TestNonce(t *testing.T) {
 	check("fourth", try(s, `;nonce="c"`, testNow), authn.ErrUnavailable, "full")
 	later := testNow.Add(a.config.MaxAge + a.config.Leeway + time.Second)
 	check("later", try(s, `;nonce="a"`, later), nil, "")
-	if len(a.seen.seen) != 1 || len(a.seen.bySecond) != 1 {
-		t.Errorf("%d nonces of %d seconds are kept, want 1 of 1", len(a.seen.seen), len(a.seen.bySecond))
+	check("there is room again", try(s, `;nonce="b"`, later), nil, "")
+	check("as much as there was", try(s, `;nonce="c"`, later), nil, "")
+	check("and no more", try(s, `;nonce="d"`, later), authn.ErrUnavailable, "full")
+	patient := newTest(t, func(c *Config) { c.MaxAge = time.Hour }, s, other)
+	patient.Inherit(a)
+	a = patient
+	check("what was forgotten, when signatures may be older", try(s, `;nonce="b"`, testNow), authn.ErrExpired, "")
+}
+
+// TestNonceShares: a key that has used up its share gets 429, what it used counts once all
+// the same, and another key notices nothing.
+func TestNonceShares(t *testing.T) {
+	greedy, modest := newTestSigner(t, "k1", edwards), newTestSigner(t, "k2", edwards)
+	a := newTest(t, func(c *Config) { c.Nonce.ReplayEntriesPerKey = 2 }, greedy, modest)
+	for i, step := range []struct {
+		who   *signer
+		nonce string
+		want  error
+	}{
+		{greedy, "a", nil},
+		{greedy, "b", nil},
+		{greedy, "c", authn.ErrTooMany},
+		{greedy, "a", authn.ErrInvalid},
+		{modest, "a", nil},
+		{modest, "b", nil},
+	} {
+		o := step.who.order()
+		o.parameters += `;nonce="` + step.nonce + `"`
+		_, err := a.Authenticate(t.Context(), step.who.request(t, "sig1", o))
+		tooMany := (*authn.TooManyError)(nil)
+		if !errors.Is(err, step.want) || errors.As(err, &tooMany) != errors.Is(step.want, authn.ErrTooMany) || tooMany != nil && tooMany.RetryAfter <= 0 {
+			t.Errorf("step %d: %v, want %v", i, err, step.want)
+		}
 	}
-	check("before, when the window is over", a.seen.add("x", "y", "z", testNow.Unix(), 0, 10), authn.ErrExpired, "")
+}
+
+// TestNoncesOfOneRequest count together: what was not remembered whole was not used.
+func TestNoncesOfOneRequest(t *testing.T) {
+	s := newTestSigner(t, "k1", edwards)
+	a := newTest(t, func(c *Config) { c.Nonce.ReplayEntries = 1 }, s)
+	one, other := s.order(), s.order()
+	one.parameters += `;nonce="a"`
+	other.parameters += `;nonce="b"`
+	both := s.request(t, "sig1", one)
+	input, value := s.fields(t, "sig2", other)
+	set(both, fieldInput, both.Header(fieldInput)+", "+input)
+	set(both, fieldSignature, both.Header(fieldSignature)+", "+value)
+	if _, err := a.Authenticate(t.Context(), both); !errors.Is(err, authn.ErrUnavailable) {
+		t.Fatalf("two nonces where there is room for one: %v, want ErrUnavailable", err)
+	}
+	if _, err := a.Authenticate(t.Context(), s.request(t, "sig1", one)); err != nil {
+		t.Errorf("one of them afterwards: %v", err)
+	}
+	if _, err := a.Authenticate(t.Context(), both); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("both once one was used: %v, want ErrInvalid", err)
+	}
+}
+
+// TestNonceReplicas: a nonce that one replica took is refused by the other. While Redis is
+// away nobody knows, which is no replay and 503.
+func TestNonceReplicas(t *testing.T) {
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	password := server.File("password", redistest.Password+"\n")
+	s := newTestSigner(t, "k1", edwards)
+	shared := func(c *Config) {
+		c.Nonce.ReplayRedis = &redis.Config{Server: redis.Server{Address: server.Address, PasswordFile: password}, Timeout: 5 * time.Second}
+	}
+	a, b := newTest(t, shared, s), newTest(t, shared, s)
+	show := func(at *Authenticator, nonce string) error {
+		o := s.order()
+		o.parameters += nonce
+		_, err := at.Authenticate(t.Context(), s.request(t, "sig1", o))
+		return err
+	}
+	until := func(at *Authenticator, nonce string) error {
+		return redistest.Retry(func() error { return show(at, nonce) }, authn.ErrUnavailable)
+	}
+	if err := show(a, `;nonce="one"`); err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]*Authenticator{"one replica": a, "the other": b} {
+		if err := show(at, `;nonce="one"`); !errors.Is(err, authn.ErrInvalid) || !strings.Contains(err.Error(), "used before") {
+			t.Errorf("again at %s: %v, want ErrInvalid", name, err)
+		}
+	}
+	server.Kill()
+	for range 2 {
+		if err := show(a, `;nonce="two"`); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("without Redis: %v, want ErrUnavailable", err)
+		}
+	}
+	if err := show(a, ""); err != nil {
+		t.Errorf("a signature without a nonce, without Redis: %v", err)
+	}
+	server.Restart()
+	if err := until(a, `;nonce="two"`); err != nil {
+		t.Errorf("once Redis is back: %v", err)
+	}
+	if err := until(b, `;nonce="two"`); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("at the other, once Redis is back: %v, want ErrInvalid", err)
+	}
+	redistest.ReadsPassword(t, a, password)
 }
 
 // TestBadSignatureKeepsNonce: who cannot sign cannot spend the nonces of who can.

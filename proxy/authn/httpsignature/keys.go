@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/keyring"
 )
 
 const (
@@ -45,7 +46,7 @@ type consumer struct {
 
 // source is a set of keys of one consumer.
 type source struct {
-	*jwt.Keys
+	*keyring.Ring
 	owner     *consumer
 	algorithm string // of its RSA keys; empty: the default
 }
@@ -175,8 +176,8 @@ func (a *Authenticator) newSources(name string, deps Deps) error {
 			if refresh == 0 {
 				refresh = defaultRefresh
 			}
-			keys, err := jwt.NewKeys(name, jwt.KeySource{File: k.JWKSFile, URL: k.JWKSURL, CAFile: k.CAFile, RefreshInterval: refresh},
-				jwt.Deps{Logger: deps.Logger, Meter: deps.Meter, Now: deps.Now})
+			keys, err := keyring.New(name, keyring.Source{Issuer: k.JWKSFile + k.JWKSURL, File: k.JWKSFile, URL: k.JWKSURL, CAFile: k.CAFile, RefreshInterval: refresh},
+				keyring.Deps{Logger: deps.Logger, Meter: deps.Meter, Now: deps.Now})
 			if err != nil {
 				return fmt.Errorf("consumers[%d].keys[%d]: %w", i, j, err)
 			}
@@ -217,6 +218,6 @@ func (a *Authenticator) find(ctx context.Context, id string) ([]*key, error) {
 	return nil, why
 }
 
-func (s *source) key(k *jwt.PublicKey) *key {
+func (s *source) key(k *jose.Key) *key {
 	return &key{algorithm: algorithmOfJWK(s.algorithm, k.Algorithm, k.Material), material: k.Material, owner: s.owner}
 }

@@ -9,6 +9,7 @@ import (
 
 // Run keeps fetched key sets fresh until ctx ends, and returns nil then.
 func (a *Authenticator) Run(ctx context.Context) error {
+	defer a.seen.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { // there may be nothing to fetch
 		<-ctx.Done()
@@ -31,7 +32,8 @@ func (a *Authenticator) Prime(ctx context.Context) error {
 }
 
 // Files returns the files that Reload reads.
-func (a *Authenticator) Files() (files []string) {
+func (a *Authenticator) Files() []string {
+	files := a.seen.Files()
 	for i := range a.config.Consumers {
 		for _, k := range a.config.Consumers[i].Keys {
 			if k.KeyID != "" {
@@ -52,7 +54,7 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 	if err == nil {
 		a.keys.Store(&keys)
 	}
-	errs := []error{err}
+	errs := []error{err, a.seen.Reload()}
 	for i := range a.sources {
 		errs = append(errs, a.sources[i].Reload(ctx))
 	}
@@ -63,10 +65,10 @@ func (a *Authenticator) Reload(ctx context.Context) error {
 // before, remembers: a reload makes no nonce good for a second time, and loses no key set
 // while its server is down. Call it before the first request.
 func (a *Authenticator) Inherit(prev *Authenticator) {
-	a.seen = prev.seen
+	a.seen.Inherit(prev.seen)
 	for i := range a.sources {
 		for j := range prev.sources {
-			a.sources[i].Inherit(prev.sources[j].Keys)
+			a.sources[i].Inherit(prev.sources[j].Ring)
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 func write(t testing.TB, file string, data []byte) {
@@ -212,6 +213,27 @@ func TestSetsOfTwo(t *testing.T) {
 	}
 }
 
+// TestKeyOfTwo: a consumer that publishes another's public key as its own does not get
+// that consumer's requests taken for its own. Nobody can tell whose they are.
+func TestKeyOfTwo(t *testing.T) {
+	victim := newTestSigner(t, "k1", edwards)
+	set := filepath.Join(t.TempDir(), "set")
+	write(t, set, jwks(t, victim.jwk(t, nil)))
+	thief, owner := Consumer{Subject: "thief", Keys: []Key{{JWKSFile: set}}}, Consumer{Subject: "owner", Keys: []Key{{JWKSFile: set}}}
+	for _, consumers := range [][]Consumer{{thief, owner}, {owner, thief}} {
+		a := newTest(t, func(c *Config) { c.Consumers = consumers })
+		if id, err := a.Authenticate(t.Context(), victim.request(t, "sig1", victim.order())); !errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("with %s first: got %v, %v, want ErrInvalid", consumers[0].Subject, id, err)
+		}
+	}
+	a := newTest(t, func(c *Config) {
+		c.Consumers = []Consumer{{Subject: "owner", Keys: []Key{{JWKSFile: set}, {JWKSFile: set}}}}
+	})
+	if id, err := a.Authenticate(t.Context(), victim.request(t, "sig1", victim.order())); err != nil || id.Subject != "owner" {
+		t.Errorf("twice the key of one: %v, %v", id, err)
+	}
+}
+
 // TestKeySetURL: keys come from a server, also new ones, and while it is down a
 // signature by an unknown key is not decided.
 func TestKeySetURL(t *testing.T) {
@@ -298,6 +320,8 @@ func TestValidate(t *testing.T) {
 		"no age":                 {func(c *Config) { c.MaxAge = -1 }, []string{"max_age"}},
 		"leeway":                 {func(c *Config) { c.Leeway = 2 * time.Minute }, []string{"leeway"}},
 		"nonces":                 {func(c *Config) { c.Nonce.ReplayEntries = -1 }, []string{"nonce.replay_entries"}},
+		"share":                  {func(c *Config) { c.Nonce.ReplayEntriesPerKey = -1 }, []string{"nonce.replay_entries_per_key"}},
+		"Redis":                  {func(c *Config) { c.Nonce.ReplayRedis = &redis.Config{} }, []string{"nonce.replay_redis.address"}},
 		"limit":                  {func(c *Config) { c.VerificationLimit = limit.Config{Burst: -1} }, []string{"verification_limit.burst"}},
 		"no subject, no keys":    {func(c *Config) { c.Consumers = []Consumer{{}} }, []string{"consumers[0].subject", "consumers[0].keys"}},
 		"scope":                  {func(c *Config) { c.Consumers[0].Scopes = []string{"a b"} }, []string{"consumers[0].scopes"}},

@@ -277,31 +277,20 @@ func (c Config) validateAnswer() error {
 }
 
 func (c Config) validateLimits() error {
-	var errs []error
-	for _, d := range []struct {
-		key           string
-		got, min, max time.Duration
-	}{
-		{"leeway", c.Leeway, 0, time.Minute},
-		{"max_age", c.MaxAge, 0, time.Hour},
-		{"inactive_max_age", c.InactiveMaxAge, 0, time.Minute},
-		{"timeout", c.Timeout, 10 * time.Millisecond, 30 * time.Second},
-		{"max_wait", c.MaxWait, 0, 30 * time.Second},
-	} {
-		if d.got < d.min || d.got > d.max {
-			errs = append(errs, setting.Problemf(d.key, "%s is not between %s and %s", d.got, d.min, d.max))
-		}
-	}
-	if c.CacheSize < 1 || c.CacheSize > 1<<24 {
-		errs = append(errs, setting.Problemf("cache_size", "%d is not between 1 and %d", c.CacheSize, 1<<24))
+	errs := []error{
+		setting.Between("leeway", c.Leeway, 0, time.Minute),
+		setting.Between("max_age", c.MaxAge, 0, time.Hour),
+		setting.Between("inactive_max_age", c.InactiveMaxAge, 0, time.Minute),
+		setting.Between("timeout", c.Timeout, 10*time.Millisecond, 30*time.Second),
+		setting.Between("max_wait", c.MaxWait, 0, 30*time.Second),
+		setting.Between("cache_size", c.CacheSize, 1, 1<<24),
+		setting.Between("max_concurrent", c.MaxConcurrent, 1, 1<<16),
+		setting.Under("question_limit", c.QuestionLimit.Validate()),
 	}
 	if c.CacheBytes < 1<<20 {
 		errs = append(errs, setting.Problemf("cache_bytes", "%s is less than 1MiB", c.CacheBytes))
 	}
-	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
-		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
-	}
-	return errors.Join(append(errs, setting.Under("question_limit", c.QuestionLimit.Validate()))...)
+	return errors.Join(errs...)
 }
 
 func (c Config) validateRealm() error {

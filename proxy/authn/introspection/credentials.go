@@ -9,14 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // credentials are how the gateway says who it is.
 type credentials struct {
 	config Config
 	secret atomic.Pointer[string]
-	signer atomic.Pointer[jwt.Signer]
+	signer atomic.Pointer[jose.Signer]
 }
 
 // file returns the file that the credential is in; empty if it is none of ours but
@@ -44,7 +44,7 @@ func (c *credentials) reload() error {
 		return fmt.Errorf("read credential for %s: %w", c.config.URL, err)
 	}
 	if c.config.ClientAuth == authKey {
-		s, err := jwt.NewSigner(data)
+		s, err := jose.NewSigner(data)
 		if err != nil {
 			return fmt.Errorf("read key for %s: %s: %w", c.config.URL, name, err)
 		}

@@ -20,6 +20,8 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // jwk is the public key as it stands in a proof.
@@ -235,6 +237,29 @@ func TestDPoPNonceAndReload(t *testing.T) {
 	if _, err := next.Authenticate(t.Context(), proven("DPoP", "token", proof)); err != nil {
 		t.Errorf("with the same nonce after a reload: %v", err)
 	}
+}
+
+// TestDPoPReplicas: a proof that one replica accepted is refused by the other.
+func TestDPoPReplicas(t *testing.T) {
+	p, holder := newIDP(t), newSigner(t)
+	p.says(boundTo(holder))
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	c := p.config(t)
+	c.DPoP.ReplayRedis = &redis.Config{Server: redis.Server{Address: server.Address, PasswordFile: server.File("password", redistest.Password+"\n")}}
+	a, b := start(t, c), start(t, c)
+	proof := holder.prove("token", nil)
+	if _, err := a.Authenticate(t.Context(), proven("DPoP", "token", proof)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Authenticate(t.Context(), proven("DPoP", "token", proof)); !errors.Is(err, dpop.ErrProof) {
+		t.Errorf("at the other: %v, want ErrProof", err)
+	}
+	server.Kill()
+	_, err := b.Authenticate(t.Context(), proven("DPoP", "token", holder.prove("token", nil)))
+	if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("without Redis: %v, want ErrUnavailable", err)
+	}
+	redistest.ReadsPassword(t, a, c.DPoP.ReplayRedis.PasswordFile)
 }
 
 // TestBoundTwice: a token that is bound to a certificate and to a key needs both.

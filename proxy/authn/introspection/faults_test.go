@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 )
 
 // spaces is an endless reader of white space.
@@ -120,7 +121,7 @@ func TestHangingProvider(t *testing.T) {
 		})
 	}
 	eventually(t, "two questions are under way", func() bool { return p.asked.Load() == 3 })
-	if _, err := present(t, a, "three"); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, errBusy) {
+	if _, err := present(t, a, "three"); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, asking.ErrBusy) {
 		t.Errorf("the third question: %v, want ErrUnavailable because of others", err)
 	}
 	if n := p.asked.Load(); n != 3 {
@@ -151,7 +152,7 @@ func TestTimeout(t *testing.T) {
 			}
 			<-release
 		})
-		if _, err := present(t, a, "token"); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, errAbsent) {
+		if _, err := present(t, a, "token"); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, asking.ErrAbsent) {
 			t.Errorf("%s: %v, want ErrUnavailable", name, err)
 		}
 		close(release)
@@ -164,13 +165,13 @@ func TestBreaker(t *testing.T) {
 	a := start(t, p.config(t))
 	away := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }
 	p.answer(away)
-	for i := range 5 * breakAfter {
+	for i := range 5 * asking.BreakAfter {
 		if _, err := present(t, a, "token"); !errors.Is(err, authn.ErrUnavailable) {
 			t.Fatalf("question %d: %v", i, err)
 		}
 	}
-	if n := p.asked.Load(); n < breakAfter || n > breakAfter+5 { // a slow machine may probe in between
-		t.Errorf("%d questions reached a provider that is away, want %d", n, breakAfter)
+	if n := p.asked.Load(); n < asking.BreakAfter || n > asking.BreakAfter+5 { // a slow machine may probe in between
+		t.Errorf("%d questions reached a provider that is away, want %d", n, asking.BreakAfter)
 	}
 	p.says(answerOf(nil))
 	eventually(t, "the provider is asked again", func() bool { _, err := present(t, a, "token"); return err == nil })
@@ -188,7 +189,7 @@ func TestBreakerIsNotForStrangers(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, answerOf(nil))
 	})
-	for range 5 * breakAfter {
+	for range 5 * asking.BreakAfter {
 		if _, err := present(t, a, "poison"); !errors.Is(err, authn.ErrUnavailable) {
 			t.Fatal(err)
 		}

@@ -34,6 +34,9 @@ func (a *Authenticator) identityOf(f *facts, now time.Time) (*authz.Identity, er
 	if issuer == "" {
 		issuer = a.config.Issuer // that of the signature
 	}
+	if issuer, err = a.use.issuer(issuer); err != nil {
+		return nil, err
+	}
 	audiences, err := jwt.Strings(m, "aud")
 	if err != nil {
 		return nil, err
@@ -43,10 +46,12 @@ func (a *Authenticator) identityOf(f *facts, now time.Time) (*authz.Identity, er
 		return nil, fmt.Errorf("%w %.64q", authn.ErrAudience, audiences)
 	}
 	id := &authz.Identity{
-		Authenticated: true, Authenticator: a.name, Kind: Kind, Issuer: issuer, Audiences: audiences,
+		Authenticated: true, Authenticator: a.name, Kind: a.use.kind(), Issuer: issuer, Audiences: audiences,
 		Claims: m, TokenHeader: f.header, ExpiresAt: expires,
 	}
-	return id, describe(id, m)
+	err = describe(id, m)
+	a.use.ofClient(id)
+	return id, err
 }
 
 // checkUse refuses what is active and no access token: providers answer questions
@@ -131,12 +136,8 @@ func describe(id *authz.Identity, m map[string]any) error {
 		return errors.New("act is not an object")
 	}
 	for _, name := range []string{"scope", "scp"} {
-		scopes, err := jwt.Strings(m, name)
-		if err != nil {
+		if id.Scopes, err = jwt.AppendScopes(id.Scopes, m, name); err != nil {
 			return err
-		}
-		for _, s := range scopes {
-			id.Scopes = append(id.Scopes, strings.Fields(s)...)
 		}
 	}
 	return nil

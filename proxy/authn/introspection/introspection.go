@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -33,9 +34,10 @@ type Deps struct {
 type Authenticator struct {
 	name     string
 	config   Config
+	use      Use
 	provider *provider
 	reader   reader
-	flights  singleflight.Group
+	flights  asking.Flights[*entry]
 	limiter  *limit.Limiter
 	asked    questions
 	// possession is what tokens that are bound ask of their senders.
@@ -98,13 +100,19 @@ func newPossession(name string, c Config, deps Deps) (*jwt.Possession, error) {
 		forged.Failures = c.QuestionLimit.Failures
 	}
 	l, err := limit.New(forged)
-	proofs := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: jwt.OpenProof, Metrics: deps.Metrics})
-	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, err
+	if err != nil {
+		return nil, err
+	}
+	proofs, err := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics})
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	return &jwt.Possession{Realm: c.Realm, Proofs: proofs, Limiter: l}, nil
 }
 
 var (
 	errForeign = fmt.Errorf("%w: a JWT; all_tokens would ask about it", authn.ErrForeign)
-	errForm    = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
+	errForm    = fmt.Errorf("%w: not the form of a bearer token (RFC 6750 section 2.1), or longer than %d bytes", authn.ErrInvalid, jose.MaxToken)
 )
 
 // Authenticate returns the identity of the token in the Authorization header. Tokens
@@ -115,12 +123,24 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	if err != nil {
 		return nil, err
 	}
-	e, err := a.find(ctx, token, r)
-	if err == nil {
-		err = a.possession.Check(r, e.bound, token, proven)
+	if !a.config.AllTokens && jose.Compact(token) {
+		return nil, jwt.Proven(errForeign, proven)
 	}
+	id, err := a.accept(ctx, token, proven, r)
 	if err != nil {
 		return nil, jwt.Proven(err, proven)
+	}
+	return id, nil
+}
+
+// accept returns the identity of a good token, which came with a proof or without.
+func (a *Authenticator) accept(ctx context.Context, token string, proven bool, r *authn.Request) (*authz.Identity, error) {
+	e, err := a.find(ctx, token, r)
+	if err == nil {
+		err = a.possession.Check(ctx, r, e.bound, token, proven)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if r.Token = e.token; r.Token == "" {
 		r.Token = token
@@ -130,9 +150,6 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 
 // find returns what is known of a good token.
 func (a *Authenticator) find(ctx context.Context, token string, r *authn.Request) (*entry, error) {
-	if !a.config.AllTokens && jwt.Compact(token) {
-		return nil, errForeign
-	}
 	if e, ok := a.good.Get(token, r.Now); ok {
 		return e, nil
 	}
@@ -152,33 +169,21 @@ func (a *Authenticator) introspect(ctx context.Context, token, client string, no
 		return nil, err
 	}
 	token = strings.Clone(token) // it may belong to a connection's buffer, and the question may outlive the request
-	// The question is of all who wait, so that the end of one of them ends it for
-	// nobody. It ends by its own timeout.
-	shared := context.WithoutCancel(ctx)
-	done := a.flights.DoChan(token, func() (any, error) { return a.answered(shared, token, now) })
-	select {
-	case result := <-done:
-		if errors.Is(result.Err, authn.ErrInvalid) {
-			a.limiter.Charge(client, now)
-		}
-		e, _ := result.Val.(*entry)
-		return e, result.Err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: the request was given up: %w", authn.ErrUnavailable, context.Cause(ctx))
+	e, err := a.flights.Ask(ctx, token, a.config.Timeout, func(ctx context.Context) (*entry, error) {
+		err := authn.ErrUnavailable // of a panic
+		defer func() { a.asked.of(err).Add(1) }()
+		var e *entry
+		e, err = a.answered(ctx, token, now)
+		return e, err
+	})
+	if errors.Is(err, authn.ErrInvalid) {
+		a.limiter.Charge(client, now)
 	}
+	return e, err
 }
 
-// answered asks and keeps the answer. A panic is an error like others: it is not in a
-// request's goroutine, where it would end one connection.
-func (a *Authenticator) answered(ctx context.Context, token string, now time.Time) (e *entry, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			e, err = nil, fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
-		}
-		a.asked.of(err).Add(1)
-	}()
-	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
-	defer cancel()
+// answered asks and keeps the answer.
+func (a *Authenticator) answered(ctx context.Context, token string, now time.Time) (*entry, error) {
 	got, err := a.provider.ask(ctx, token)
 	if err != nil {
 		return nil, a.unavailable(err)
@@ -201,7 +206,7 @@ func (a *Authenticator) answered(ctx context.Context, token string, now time.Tim
 		a.bad.Put(token, err, 0, now.Add(a.config.InactiveMaxAge))
 		return nil, err
 	}
-	e = &entry{identity: id, bound: bound, token: f.token}
+	e := &entry{identity: id, bound: bound, token: f.token}
 	a.keep(token, e, len(got.body), now)
 	return e, nil
 }
@@ -227,7 +232,7 @@ func (a *Authenticator) keep(token string, e *entry, size int, now time.Time) {
 // is not worth a question.
 func wellFormed(token string) bool {
 	text := strings.TrimRight(token, "=")
-	if text == "" || len(token) > jwt.MaxToken {
+	if text == "" || len(token) > jose.MaxToken {
 		return false
 	}
 	for i := range len(text) {

@@ -58,18 +58,22 @@ func TestLittleIsRequired(t *testing.T) {
 	p := newIDP(t)
 	a := start(t, p.config(t))
 	for name, text := range map[string]string{
-		"active alone":          `{"active":true}`,
-		"scopes as an array":    `{"active":true,"scope":["a b","c"]}`,
-		"one audience":          `{"active":true,"aud":"orders-api"}`,
-		"clock a little behind": answerOf(map[string]any{"nbf": testNow.Unix() + 20, "iat": testNow.Unix() + 20}),
-		"expires now":           answerOf(map[string]any{"exp": testNow.Unix() - 20}),
-		"lower case type":       answerOf(map[string]any{"token_type": "bearer"}),
-		"access token of Hydra": answerOf(map[string]any{"token_use": "access_token"}),
+		"active alone":           `{"active":true}`,
+		"scopes as an array":     `{"active":true,"scope":["a b","c"]}`,
+		"scopes of other spaces": `{"active":true,"scope":"a\u00a0b\u2003c d"}`,
+		"one audience":           `{"active":true,"aud":"orders-api"}`,
+		"clock a little behind":  answerOf(map[string]any{"nbf": testNow.Unix() + 20, "iat": testNow.Unix() + 20}),
+		"expires now":            answerOf(map[string]any{"exp": testNow.Unix() - 20}),
+		"lower case type":        answerOf(map[string]any{"token_type": "bearer"}),
+		"access token of Hydra":  answerOf(map[string]any{"token_use": "access_token"}),
 	} {
 		p.says(text)
 		id, err := present(t, a, strings.ReplaceAll(name, " ", "-"))
 		if err != nil || !id.Authenticated {
 			t.Errorf("%s: %v", name, err)
+		}
+		if name == "scopes of other spaces" && !slices.Equal(id.Scopes, []string{"a\u00a0b\u2003c", "d"}) {
+			t.Errorf("scopes %q", id.Scopes)
 		}
 		if name == "scopes as an array" && !slices.Equal(id.Scopes, []string{"a", "b", "c"}) {
 			t.Errorf("scopes %q", id.Scopes)

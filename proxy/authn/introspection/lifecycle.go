@@ -9,6 +9,7 @@ import (
 // Run keeps the key set fresh, if there is one, until ctx ends, and returns nil then.
 func (a *Authenticator) Run(ctx context.Context) error {
 	defer a.provider.client.Close()
+	defer a.possession.Proofs.Close()
 	if a.reader.verifier != nil {
 		return a.reader.verifier.Run(ctx)
 	}
@@ -34,7 +35,7 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 
 // Files returns the files that Reload reads.
 func (a *Authenticator) Files() []string {
-	files := append([]string{a.provider.credentials.file()}, a.provider.client.Files()...)
+	files := slices.Concat([]string{a.provider.credentials.file()}, a.provider.client.Files(), a.possession.Proofs.Files())
 	if a.reader.verifier != nil {
 		files = append(files, a.reader.verifier.Files()...)
 	}
@@ -44,7 +45,7 @@ func (a *Authenticator) Files() []string {
 
 // Reload reads the files again. What could not be read stays as it was.
 func (a *Authenticator) Reload(ctx context.Context) error {
-	errs := []error{a.provider.credentials.reload(), a.provider.client.Reload()}
+	errs := []error{a.provider.credentials.reload(), a.provider.client.Reload(), a.possession.Proofs.Reload()}
 	if a.reader.verifier != nil {
 		errs = append(errs, a.reader.verifier.Reload(ctx))
 	}

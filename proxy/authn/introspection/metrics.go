@@ -5,6 +5,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 )
 
 // What makes a token unacceptable here that the provider calls active, beside the
@@ -71,7 +72,7 @@ func (q *questions) of(err error) *meter.Count {
 				return q.refused[i]
 			}
 		}
-	case errors.Is(err, errBusy):
+	case errors.Is(err, asking.ErrBusy):
 		return q.busy
 	}
 	return q.failed

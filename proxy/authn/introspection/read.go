@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -49,7 +50,7 @@ func (r *reader) read(ctx context.Context, a *answer, now time.Time) (*facts, er
 }
 
 func (r *reader) readJSON(a *answer) (*facts, error) {
-	members, err := jwt.Object(a.body)
+	members, err := jose.Object(a.body)
 	if err != nil {
 		return nil, fmt.Errorf("answer of type %.64q: %w", a.media, err)
 	}

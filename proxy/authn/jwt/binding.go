@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/certs"
 )
 
@@ -66,7 +67,7 @@ func checkCertificate(thumbprint string, cs *tls.ConnectionState) error {
 		return fmt.Errorf("%w: token is bound to a client certificate, and the connection has none", authn.ErrInvalid)
 	}
 	own := sha256.Sum256(leaf.Raw)
-	bound, err := decodePart(thumbprint)
+	bound, err := jose.DecodeBase64(thumbprint)
 	if err != nil || string(bound) != string(own[:]) {
 		return fmt.Errorf("%w: token is bound to another client certificate", authn.ErrInvalid)
 	}

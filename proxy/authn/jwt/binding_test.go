@@ -8,17 +8,18 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
 // TestBinding: a bound token is good for its holder only (RFC 8705 section 3),
 // on the first request as on later ones.
 func TestBinding(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	ca := certstest.NewCA(t, "CA")
 	leaf, other := ca.Issue(t, "alice", nil).Leaf, ca.Issue(t, "eve", nil).Leaf
 	digest := sha256.Sum256(leaf.Raw)
-	thumbprint := b64(digest[:])
+	thumbprint := josetest.Base64(digest[:])
 	verified := func(c *x509.Certificate) *tls.ConnectionState {
 		return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c}, VerifiedChains: [][]*x509.Certificate{{c}}}
 	}
@@ -42,7 +43,7 @@ func TestBinding(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newFromFile(t, nil, key)
 			r := &authn.Request{
-				Authorization: "Bearer " + key.sign(t, key.header(), claims(testIssuer, map[string]any{"cnf": tt.cnf})),
+				Authorization: "Bearer " + key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"cnf": tt.cnf})),
 				TLS:           tt.tls, Now: testNow,
 			}
 			for range 2 {

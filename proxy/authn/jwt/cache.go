@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const cacheShards = 64
@@ -36,7 +37,7 @@ type entry struct {
 	token    string
 	hash     uint64
 	until    time.Time // first moment at which the token is refused
-	key      *key
+	key      *jose.Key
 	identity *authz.Identity
 	bound    Binding
 	joined   string      // the JWT of which token is the signature; empty: token is whole
@@ -46,7 +47,7 @@ type entry struct {
 }
 
 // good reports whether the token is still one to accept.
-func (e *entry) good(now time.Time) bool { return now.Before(e.until) && !e.key.removed.Load() }
+func (e *entry) good(now time.Time) bool { return now.Before(e.until) && e.key.Good() }
 
 // newCache makes a cache of about size entries and bytes, never more.
 func newCache(size, bytes int) *cache {
@@ -135,7 +136,7 @@ func (s *shard) victim() *entry {
 	for {
 		s.hand = (s.hand + 1) % len(s.ring)
 		e := s.ring[s.hand]
-		if e.key.removed.Load() || !e.used.Swap(false) {
+		if !e.key.Good() || !e.used.Swap(false) {
 			return e
 		}
 	}

@@ -45,7 +45,7 @@ func (a *Authenticator) AuthenticateToken(ctx context.Context, token string, r *
 	case err != nil:
 		return nil, err
 	}
-	if err := a.possession.Check(r, e.bound, token, false); err != nil {
+	if err := a.possession.Check(ctx, r, e.bound, token, false); err != nil {
 		return nil, err
 	}
 	return e.identity, nil

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // rules are the claims checks of one Config.
@@ -37,25 +37,19 @@ func newRules(name string, c Config) *rules {
 		r.issuer = "spiffe://" + c.TrustDomain
 	}
 	for _, t := range c.TokenTypes {
-		r.types = append(r.types, mediaType(t))
+		r.types = append(r.types, jose.MediaType(t))
 	}
 	return r
 }
 
-// mediaType folds a typ header: it is case-insensitive, and "application/" may
-// be left out (RFC 7515 section 4.1.9).
-func mediaType(typ string) string {
-	return strings.TrimPrefix(strings.ToLower(typ), "application/")
-}
-
 // mayLack reports whether a token needs no such claim and has none.
-func (r *rules) mayLack(t *compact, claims map[string]any, name string) bool {
+func (r *rules) mayLack(t *jose.JWS, claims map[string]any, name string) bool {
 	_, there := claims[name]
-	return !there && t.alg == unsignedAlgorithm && slices.Contains(r.optional, name)
+	return !there && t.Algorithm == unsignedAlgorithm && slices.Contains(r.optional, name)
 }
 
 // check returns the identity of a token whose signature holds. Without exp it has no end.
-func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.Identity, error) {
+func (r *rules) check(t *jose.JWS, claims map[string]any, now time.Time) (*authz.Identity, error) {
 	if err := r.checkType(t, claims); err != nil {
 		return nil, err
 	}
@@ -75,7 +69,7 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: r.name, Kind: r.use.kind(), Issuer: r.issuer, Audiences: audiences,
-		Claims: claims, TokenHeader: t.header, ExpiresAt: expires,
+		Claims: claims, TokenHeader: t.Header, ExpiresAt: expires,
 	}
 	return id, r.describe(id, claims)
 }
@@ -85,10 +79,10 @@ func (r *rules) check(t *compact, claims map[string]any, now time.Time) (*authz.
 // many issuers type everything "JWT": at_hash, c_hash and s_hash stand in ID
 // tokens (OpenID Connect Core section 3.3.2.11), events in logout and other
 // security event tokens (RFC 8417 section 2.2).
-func (r *rules) checkType(t *compact, claims map[string]any) error {
-	typ := mediaType(t.typ)
+func (r *rules) checkType(t *jose.JWS, claims map[string]any) error {
+	typ := jose.MediaType(t.Type)
 	if !slices.Contains(r.types, typ) {
-		return fmt.Errorf("token type %.64q is not accepted", t.typ)
+		return fmt.Errorf("token type %.64q is not accepted", t.Type)
 	}
 	if typ == "at+jwt" || r.use.IDTokens {
 		return nil
@@ -107,7 +101,7 @@ func (r *rules) checkType(t *compact, claims map[string]any) error {
 
 // checkTimes returns the expiry (RFC 7519 sections 4.1.4 to 4.1.6). A token that
 // never expires is refused: it could not be taken back.
-func (r *rules) checkTimes(t *compact, claims map[string]any, now time.Time) (expires time.Time, err error) {
+func (r *rules) checkTimes(t *jose.JWS, claims map[string]any, now time.Time) (expires time.Time, err error) {
 	if !r.mayLack(t, claims, "exp") {
 		if expires, err = r.checkExpiry(claims, now); err != nil {
 			return time.Time{}, err
@@ -161,7 +155,7 @@ func numericDate(claims map[string]any, name string) (time.Time, error) {
 	return time.Unix(int64(sec), int64(frac*1e9)), nil
 }
 
-func (r *rules) checkAudience(t *compact, claims map[string]any) ([]string, error) {
+func (r *rules) checkAudience(t *jose.JWS, claims map[string]any) ([]string, error) {
 	if r.mayLack(t, claims, "aud") {
 		return nil, nil
 	}
@@ -214,12 +208,9 @@ func (r *rules) describe(id *authz.Identity, claims map[string]any) error {
 		return errors.New("act is not an object")
 	}
 	for _, name := range r.scopes {
-		scopes, err := stringOrList(claims, name)
-		if err != nil {
+		var err error
+		if id.Scopes, err = AppendScopes(id.Scopes, claims, name); err != nil {
 			return err
-		}
-		for _, s := range scopes {
-			id.Scopes = append(id.Scopes, strings.Fields(s)...)
 		}
 	}
 	return nil

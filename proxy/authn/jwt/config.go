@@ -9,6 +9,8 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/keyring"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 )
@@ -60,7 +62,8 @@ type Config struct {
 	RequiredClaims map[string][]string `yaml:"required_claims"`
 	// ScopeClaims are the claims that hold the scopes of a token: a string with
 	// spaces between them, or an array of strings. By default scope (RFC 9068) and
-	// scp; some providers have permissions.
+	// scp; some providers have permissions. An element with a space is no scope, but
+	// in scope and scp several.
 	ScopeClaims []string `yaml:"scope_claims"`
 	// InsecureHTTP allows http:// to hosts other than loopback. Whoever controls
 	// the network can then replace the key set and sign in as anybody.
@@ -75,7 +78,7 @@ type Config struct {
 	// the issuer removed is refused after that time.
 	RefreshInterval time.Duration `yaml:"refresh_interval"`
 	// CacheSize is the number of verified tokens kept; as many bytes of them as
-	// cache_bytes.
+	// cache_bytes. As many tokens of other issuers are known again, in 16 bytes each.
 	CacheSize int `yaml:"cache_size"`
 	// CacheBytes bounds the memory of the tokens kept, about, with what the policy and
 	// the decision log make of them. A usual token takes about 10 KiB.
@@ -100,7 +103,7 @@ const maxLeeway = 60 * time.Second
 
 // A shard of the smallest cache holds the longest token.
 const (
-	minCacheBytes setting.Size = cacheShards * (decoded*maxToken + overhead)
+	minCacheBytes setting.Size = cacheShards * (decoded*jose.MaxToken + overhead)
 	maxCacheBytes setting.Size = 1 << 40
 )
 
@@ -194,10 +197,12 @@ func (c Config) validateIssuer() error {
 	return nil
 }
 
-// sameSource reports whether the key sets of c and o come from the same place.
-func (c Config) sameSource(o Config) bool {
-	return c.Issuer == o.Issuer && c.TrustDomain == o.TrustDomain && c.JWKSURL == o.JWKSURL && c.JWKSFile == o.JWKSFile &&
-		c.JWKSTokenFile == o.JWKSTokenFile && c.CAFile == o.CAFile && c.InsecureHTTP == o.InsecureHTTP
+// source is where the key set is.
+func (c Config) source() keyring.Source {
+	return keyring.Source{
+		Issuer: c.Issuer, File: c.JWKSFile, URL: c.JWKSURL, CAFile: c.CAFile, TokenFile: c.JWKSTokenFile,
+		InsecureHTTP: c.InsecureHTTP, Secrets: true, TrustBundle: c.TrustDomain != "", RefreshInterval: c.RefreshInterval,
+	}
 }
 
 func (c Config) discovers() bool { return c.JWKSURL == "" && c.JWKSFile == "" }
@@ -238,13 +243,13 @@ func (c Config) validateAlgorithms() error {
 		errs = append(errs, setting.Problemf("algorithms", "is empty: no token could be accepted"))
 	}
 	for _, name := range c.Algorithms {
-		alg, ok := algorithmOf(name)
+		alg, ok := jose.AlgorithmOf(name)
 		switch {
 		case name == unsignedAlgorithm:
 			errs = append(errs, setting.Problemf("algorithms", "%q is no signature; insecure_allow_unsigned: true accepts tokens that anybody can write", name))
 		case !ok:
-			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(algorithmNames(), ", ")))
-		case alg.family == familyHMAC && c.JWKSFile == "":
+			errs = append(errs, setting.Problemf("algorithms", "%q is not one of %s", name, strings.Join(jose.AlgorithmNames(), ", ")))
+		case alg.Symmetric() && c.JWKSFile == "":
 			errs = append(errs, setting.Problemf("algorithms", "%s needs jwks_file: a shared secret is never fetched", name))
 		}
 	}

@@ -13,11 +13,13 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // metered makes an authenticator that counts, and what reads its verifications
 // by outcome.
-func metered(t testing.TB, change func(*Config), signers ...*signer) (*Authenticator, func() map[string]int64) {
+func metered(t testing.TB, change func(*Config), signers ...*josetest.Signer) (*Authenticator, func() map[string]int64) {
 	t.Helper()
 	reader := sdk.NewManualReader()
 	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
@@ -45,9 +47,9 @@ func metered(t testing.TB, change func(*Config), signers ...*signer) (*Authentic
 // TestOneVerificationForMany: many requests that come at once with a token that
 // nobody has seen cost one verification.
 func TestOneVerificationForMany(t *testing.T) {
-	k := newSigner(t, "k1", "RS256")
+	k := josetest.New(t, "k1", "RS256")
 	a, count := metered(t, nil, k)
-	token := k.sign(t, k.header(), claims(testIssuer, nil))
+	token := k.Sign(t, k.Header(), claims(testIssuer, nil))
 	begin := make(chan struct{})
 	var group sync.WaitGroup
 	for range 200 {
@@ -67,12 +69,12 @@ func TestOneVerificationForMany(t *testing.T) {
 
 // TestTokensDoNotShare: at the same moment, each token gets its own answer.
 func TestTokensDoNotShare(t *testing.T) {
-	k, stranger := newSigner(t, "k1", "ES256"), newSigner(t, "k1", "ES256")
+	k, stranger := josetest.New(t, "k1", "ES256"), josetest.New(t, "k1", "ES256")
 	a, _ := metered(t, nil, k)
 	var group sync.WaitGroup
 	for _, sub := range []string{"alice", "bob", "carol", "dave"} {
-		good := k.sign(t, k.header(), claims(testIssuer, map[string]any{"sub": sub}))
-		bad := stranger.sign(t, stranger.header(), claims(testIssuer, map[string]any{"sub": sub}))
+		good := k.Sign(t, k.Header(), claims(testIssuer, map[string]any{"sub": sub}))
+		bad := stranger.Sign(t, stranger.Header(), claims(testIssuer, map[string]any{"sub": sub}))
 		for range 20 {
 			group.Go(func() {
 				if id, err := present(t, a, good); err != nil || id.Subject != sub {
@@ -134,16 +136,16 @@ func whileWaiting(t *testing.T, waiterGivesUp bool, lead func(giveUp func()) (*e
 }
 
 func good() (*entry, error) {
-	return &entry{until: testNow.Add(time.Minute), key: &key{}, identity: &authz.Identity{}}, nil
+	return &entry{until: testNow.Add(time.Minute), key: &jose.Key{}, identity: &authz.Identity{}}, nil
 }
 
 func TestWaiterTakesTheAnswer(t *testing.T) {
 	for name, lead := range map[string]func(func()) (*entry, error){
 		"good": func(func()) (*entry, error) { return good() },
-		"bad":  func(func()) (*entry, error) { return nil, errSignature },
+		"bad":  func(func()) (*entry, error) { return nil, authn.ErrSignature },
 	} {
 		e, waited, err := whileWaiting(t, false, lead)
-		if !waited || (e != nil) != (name == "good") || (name == "bad") != errors.Is(err, errSignature) {
+		if !waited || (e != nil) != (name == "good") || (name == "bad") != errors.Is(err, authn.ErrSignature) {
 			t.Errorf("%s: got %v, %v, waited %v", name, e, err, waited)
 		}
 	}
@@ -163,7 +165,7 @@ func TestWaiterGivesUp(t *testing.T) {
 func TestWhatConcernsOneRequestIsNotShared(t *testing.T) {
 	for name, lead := range map[string]func(func()) (*entry, error){
 		"panicked": func(func()) (*entry, error) { panic("of this request") },
-		"over":     func(func()) (*entry, error) { return &entry{until: testNow, key: &key{}}, nil },
+		"over":     func(func()) (*entry, error) { return &entry{until: testNow, key: &jose.Key{}}, nil },
 		"limited":  func(func()) (*entry, error) { return nil, &authn.TooManyError{} },
 		"given up": func(giveUp func()) (*entry, error) { giveUp(); return nil, authn.ErrInvalid },
 	} {

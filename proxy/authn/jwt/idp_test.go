@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // nodeOf returns the Node.js that the provider is installed with, the system's
@@ -122,13 +123,13 @@ func (p *provider) token(t *testing.T, alg string) string {
 
 // boundToken has the provider issue an access token that is bound to the key of
 // holder (RFC 9449 section 5).
-func (p *provider) boundToken(t *testing.T, holder *signer) string {
+func (p *provider) boundToken(t *testing.T, holder *josetest.Signer) string {
 	t.Helper()
 	var answer struct {
 		AccessToken string `json:"access_token"`
 		TokenType   string `json:"token_type"`
 	}
-	proof := holder.sign(t, map[string]any{"typ": "dpop+jwt", "alg": holder.alg, "jwk": publicOf(holder)},
+	proof := holder.Sign(t, map[string]any{"typ": "dpop+jwt", "alg": holder.Algorithm, "jwk": publicOf(holder)},
 		map[string]any{"jti": rand.Text(), "htm": "POST", "htu": p.issuer + "/token", "iat": time.Now().Unix()})
 	body := p.post(t, "/token", url.Values{
 		"grant_type": {"client_credentials"}, "resource": {"https://api.example/ES256"}, "scope": {"orders.read"},
@@ -150,13 +151,13 @@ func TestCertifiedProviderBinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	thief := newSigner(t, "", "ES256")
+	thief := josetest.New(t, "", "ES256")
 	for _, alg := range []string{"ES256", "EdDSA", "PS256"} {
-		holder := newSigner(t, "", alg)
+		holder := josetest.New(t, "", alg)
 		token := p.boundToken(t, holder)
 		for name, tt := range map[string]struct {
 			scheme string
-			by     *signer
+			by     *josetest.Signer
 			ok     bool
 		}{
 			"with a proof":           {"DPoP", holder, true},

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/time/rate"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/keyring"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
@@ -31,16 +32,15 @@ type Deps struct {
 type Authenticator struct {
 	config  Config
 	rules   *rules
-	allowed map[string]algorithm
+	allowed map[string]jose.Algorithm
 	cache   *cache
 	foreign *foreign
 	flights *flights
 	limiter *limit.Limiter
-	keys    *keyring
-	fetcher *fetcher // nil with jwks_file
+	keys    *keyring.Ring
 	// possession is what tokens that are bound ask of their senders.
 	possession *Possession
-	openers    atomic.Pointer[[]*openerKey]
+	openers    atomic.Pointer[[]*jose.DecryptionKey]
 	split      *splitter // nil: clients have whole tokens
 
 	verified func(ctx context.Context, outcome string) // counts signatures checked
@@ -55,11 +55,11 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	}
 	c = c.filled()
 	a := &Authenticator{
-		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize, int(c.CacheBytes)), foreign: &foreign{},
-		flights: newFlights(), allowed: make(map[string]algorithm, len(c.Algorithms)),
+		config: c, rules: newRules(name, c), cache: newCache(c.CacheSize, int(c.CacheBytes)), foreign: newForeign(c.CacheSize),
+		flights: newFlights(), allowed: make(map[string]jose.Algorithm, len(c.Algorithms)),
 	}
 	for _, alg := range c.Algorithms {
-		a.allowed[alg], _ = algorithmOf(alg)
+		a.allowed[alg], _ = jose.AlgorithmOf(alg)
 	}
 	err := a.loadOpeners()
 	if err != nil {
@@ -68,50 +68,25 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if a.limiter, err = limit.New(c.VerificationLimit); err != nil {
 		return nil, err
 	}
-	a.possession = &Possession{Realm: c.Realm, Proofs: dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Open: OpenProof, Metrics: deps.Metrics}), Limiter: a.limiter}
+	proofs, err := dpop.New(c.DPoP, c.Leeway, dpop.Deps{Name: name, Metrics: deps.Metrics})
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	a.possession = &Possession{Realm: c.Realm, Proofs: proofs, Limiter: a.limiter}
 	if a.split, err = newSplitter(c.SplitToken, a.allowed, newLookups(name, deps.Metrics)); err != nil {
 		return nil, err
 	}
 	if a.verified, err = newVerificationCounter(deps.Meter, name); err != nil {
 		return nil, err
 	}
-	if a.keys, err = newKeyring(name, c, deps); err != nil {
+	if a.keys, err = keyring.New(name, c.source(), deps.keyring()); err != nil {
 		return nil, err
 	}
-	if c.JWKSFile != "" {
-		a.keys.load = func(context.Context) ([]byte, error) { return loadFile(c.JWKSFile) }
-		if err := a.keys.refresh(context.Background()); err != nil {
-			return nil, err
-		}
-		return a, nil
-	}
-	if a.fetcher, err = newFetcher(c); err != nil {
-		return nil, err
-	}
-	a.keys.load = a.fetcher.load
 	return a, nil
 }
 
-func newKeyring(name string, c Config, deps Deps) (*keyring, error) {
-	fetches, err := newFetchCounter(deps.Meter, name)
-	if err != nil {
-		return nil, err
-	}
-	r := &keyring{
-		secrets: c.JWKSFile != "", bundle: c.TrustDomain != "", remote: c.JWKSFile == "", interval: c.RefreshInterval,
-		now: deps.Now, logger: deps.Logger, fetches: fetches,
-		wake:    make(chan struct{}, 1),
-		demand:  rate.NewLimiter(rate.Every(demandInterval), demandBurst),
-		unknown: make(map[string]time.Time),
-	}
-	if r.now == nil {
-		r.now = time.Now
-	}
-	if r.logger == nil {
-		r.logger = slog.New(slog.DiscardHandler)
-	}
-	r.logger = r.logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer))
-	return r, nil
+func (d Deps) keyring() keyring.Deps {
+	return keyring.Deps{Logger: d.Logger, Meter: d.Meter, Now: d.Now}
 }
 
 // Authenticate returns the identity of the token in the Authorization header.
@@ -124,7 +99,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	}
 	e, err := a.accept(ctx, r, token)
 	if err == nil {
-		err = a.possession.Check(r, e.bound, token, proven)
+		err = a.possession.Check(ctx, r, e.bound, token, proven)
 	}
 	if err != nil {
 		return nil, Proven(err, proven)
@@ -148,7 +123,7 @@ func (a *Authenticator) accept(ctx context.Context, r *authn.Request, token stri
 		if e := a.cache.get(token, h, r.Now); e != nil { // since we looked
 			return e, nil
 		}
-		if openers := *a.openers.Load(); len(openers) > 0 && isSealed(token) {
+		if openers := *a.openers.Load(); len(openers) > 0 && jose.IsJWE(token) {
 			return a.unseal(ctx, token, openers, r)
 		}
 		if a.split.takes(token) {
@@ -160,8 +135,8 @@ func (a *Authenticator) accept(ctx context.Context, r *authn.Request, token stri
 
 // unseal verifies the token inside an encrypted one. To decrypt costs as much as to
 // verify, and everybody can encrypt: whatever is found bad counts.
-func (a *Authenticator) unseal(ctx context.Context, token string, keys []*openerKey, r *authn.Request) (*entry, error) {
-	s, err := parseSealed(token)
+func (a *Authenticator) unseal(ctx context.Context, token string, keys []*jose.DecryptionKey, r *authn.Request) (*entry, error) {
+	s, err := jose.ParseJWE(token)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
@@ -169,13 +144,13 @@ func (a *Authenticator) unseal(ctx context.Context, token string, keys []*opener
 		a.verified(ctx, outcomeLimited)
 		return nil, err
 	}
-	inside, err := s.open(keys)
+	inside, err := s.Open(keys)
 	if err != nil { // another authenticator may have the key
 		a.limiter.Charge(r.Client, r.Now)
-		return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrForeign, s.kid, err)
+		return nil, fmt.Errorf("%w: kid %.64q: %w", authn.ErrForeign, s.KeyID, err)
 	}
 	e, err := a.verify(ctx, presented{token: token, text: inside}, r.Client, r.Now)
-	if (errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrForeign)) && !errors.Is(err, errSignature) { // that is charged already
+	if (errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrForeign)) && !errors.Is(err, authn.ErrSignature) { // that is charged already
 		a.limiter.Charge(r.Client, r.Now)
 	}
 	return e, err
@@ -223,14 +198,14 @@ func (a *Authenticator) verify(ctx context.Context, p presented, client string, 
 
 // verifySignature returns the key that signed t. Nothing that t says is true
 // before.
-func (a *Authenticator) verifySignature(ctx context.Context, t *compact, client string, now time.Time) (*key, error) {
+func (a *Authenticator) verifySignature(ctx context.Context, t *jose.JWS, client string, now time.Time) (*jose.Key, error) {
 	if err := a.limiter.Allow(client, now); err != nil {
 		a.verified(ctx, outcomeLimited)
 		return nil, err
 	}
-	k, err := a.keys.verify(ctx, t, a.allowed)
+	k, err := a.keys.Verify(ctx, t, a.allowed)
 	switch {
-	case errors.Is(err, errSignature):
+	case errors.Is(err, authn.ErrSignature):
 		a.limiter.Charge(client, now)
 		a.verified(ctx, outcomeFailed)
 		return nil, err
@@ -243,15 +218,15 @@ func (a *Authenticator) verifySignature(ctx context.Context, t *compact, client 
 
 // read takes the token apart and sees whether it is of our issuer. The issuer is
 // the token's own word at this point: it chooses the keys that must confirm it.
-func (a *Authenticator) read(token, text string) (*compact, map[string]any, error) {
-	t, err := parseCompact(text)
+func (a *Authenticator) read(token, text string) (*jose.JWS, map[string]any, error) {
+	t, err := jose.ParseJWS(text)
 	switch {
-	case errors.Is(err, errForm):
+	case errors.Is(err, jose.ErrForm):
 		return nil, nil, fmt.Errorf("%w: %w: %w", authn.ErrForeign, authn.ErrMalformed, err)
 	case err != nil:
 		return nil, nil, fmt.Errorf("%w: %w: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}
-	claims, err := decodeObject(t.payload)
+	claims, err := jose.Object(t.Payload)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w: claims: %w", authn.ErrInvalid, authn.ErrMalformed, err)
 	}

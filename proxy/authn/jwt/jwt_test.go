@@ -13,12 +13,14 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 func TestIdentity(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
-	token := key.sign(t, key.header(), claims(testIssuer, map[string]any{
+	token := key.Sign(t, key.Header(), claims(testIssuer, map[string]any{
 		"aud": []string{"billing", "orders-api"}, "scp": []string{"admin"},
 		"act": map[string]any{"sub": "gateway"}, "big": json.RawMessage("9007199254740993"),
 	}))
@@ -48,11 +50,11 @@ func TestIdentity(t *testing.T) {
 }
 
 func TestEveryAlgorithm(t *testing.T) {
-	for _, alg := range algorithmNames() {
+	for _, alg := range jose.AlgorithmNames() {
 		t.Run(alg, func(t *testing.T) {
-			key := newSigner(t, "k1", alg)
+			key := josetest.New(t, "k1", alg)
 			only := newFromFile(t, func(c *Config) { c.Algorithms = []string{alg} }, key)
-			token := key.sign(t, key.header(), claims(testIssuer, nil))
+			token := key.Sign(t, key.Header(), claims(testIssuer, nil))
 			if _, err := present(t, only, token); err != nil {
 				t.Errorf("token was refused: %v", err)
 			}
@@ -70,9 +72,9 @@ func TestEveryAlgorithm(t *testing.T) {
 
 // TestScheme: the token is what follows exactly one Bearer scheme.
 func TestScheme(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
-	token := key.sign(t, key.header(), claims(testIssuer, nil))
+	token := key.Sign(t, key.Header(), claims(testIssuer, nil))
 	for _, tt := range []struct {
 		name, authorization string
 		want                error
@@ -107,41 +109,41 @@ func TestScheme(t *testing.T) {
 
 // TestHeaderRefused walks the rows of attacks that live in the JOSE header.
 func TestHeaderRefused(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	other := newSigner(t, "k2", "ES256")
-	rsaKey := newSigner(t, "r1", "RS256")
+	key := josetest.New(t, "k1", "ES256")
+	other := josetest.New(t, "k2", "ES256")
+	rsaKey := josetest.New(t, "r1", "RS256")
 	a := newFromFile(t, nil, key, rsaKey)
 	with := func(name string, value any) map[string]any {
-		h := key.header()
+		h := key.Header()
 		h[name] = value
 		return h
 	}
 	for _, tt := range []struct {
 		name, token string
 	}{
-		{"alg none", b64([]byte(`{"alg":"none","kid":"k1"}`)) + "." + b64([]byte(mustJSON(t, claims(testIssuer, nil)))) + "."},
-		{"alg none with signature", key.sign(t, with("alg", "none"), claims(testIssuer, nil))},
-		{"alg NONE", key.sign(t, with("alg", "NONE"), claims(testIssuer, nil))},
-		{"alg missing", key.sign(t, map[string]any{"kid": "k1"}, claims(testIssuer, nil))},
-		{"alg not a string", key.sign(t, with("alg", 1), claims(testIssuer, nil))},
-		{"alg unlike the key's", key.sign(t, with("alg", "EdDSA"), claims(testIssuer, nil))},
-		{"PS256 with a key declared RS256", (&signer{kid: "r1", alg: "PS256", private: rsaKey.private}).sign(t, map[string]any{"alg": "PS256", "kid": "r1"}, claims(testIssuer, nil))},
+		{"alg none", josetest.Base64([]byte(`{"alg":"none","kid":"k1"}`)) + "." + josetest.Base64([]byte(josetest.JSON(t, claims(testIssuer, nil)))) + "."},
+		{"alg none with signature", key.Sign(t, with("alg", "none"), claims(testIssuer, nil))},
+		{"alg NONE", key.Sign(t, with("alg", "NONE"), claims(testIssuer, nil))},
+		{"alg missing", key.Sign(t, map[string]any{"kid": "k1"}, claims(testIssuer, nil))},
+		{"alg not a string", key.Sign(t, with("alg", 1), claims(testIssuer, nil))},
+		{"alg unlike the key's", key.Sign(t, with("alg", "EdDSA"), claims(testIssuer, nil))},
+		{"PS256 with a key declared RS256", (&josetest.Signer{KeyID: "r1", Algorithm: "PS256", Private: rsaKey.Private}).Sign(t, map[string]any{"alg": "PS256", "kid": "r1"}, claims(testIssuer, nil))},
 		{"alg HS256 keyed with the public key", confused(t, rsaKey)},
-		{"signed by another key under this kid", (&signer{kid: "k1", alg: "ES256", private: other.private}).sign(t, key.header(), claims(testIssuer, nil))},
-		{"unknown kid", other.sign(t, other.header(), claims(testIssuer, nil))},
-		{"kid not a string", key.sign(t, with("kid", 1), claims(testIssuer, nil))},
-		{"kid empty", key.sign(t, with("kid", ""), claims(testIssuer, nil))},
-		{"crit", key.sign(t, with("crit", []string{"exp"}), claims(testIssuer, nil))},
-		{"b64", key.sign(t, with("b64", true), claims(testIssuer, nil))},
-		{"cty", key.sign(t, with("cty", "JWT"), claims(testIssuer, nil))},
-		{"zip", key.sign(t, with("zip", "DEF"), claims(testIssuer, nil))},
-		{"jku", key.sign(t, with("jku", "https://evil.example/keys"), claims(testIssuer, nil))},
-		{"x5u", key.sign(t, with("x5u", "https://evil.example/cert"), claims(testIssuer, nil))},
-		{"jwk", other.sign(t, map[string]any{"alg": "ES256", "kid": "k1", "jwk": other.jwk()}, claims(testIssuer, nil))},
-		{"jwk of the very key", key.sign(t, with("jwk", key.jwk()), claims(testIssuer, nil))},
-		{"x5c", key.sign(t, with("x5c", []string{"MIIB"}), claims(testIssuer, nil))},
-		{"duplicate member", key.sign(t, `{"alg":"ES256","kid":"k2","kid":"k1"}`, claims(testIssuer, nil))},
-		{"header is an array", key.sign(t, `["ES256"]`, claims(testIssuer, nil))},
+		{"signed by another key under this kid", (&josetest.Signer{KeyID: "k1", Algorithm: "ES256", Private: other.Private}).Sign(t, key.Header(), claims(testIssuer, nil))},
+		{"unknown kid", other.Sign(t, other.Header(), claims(testIssuer, nil))},
+		{"kid not a string", key.Sign(t, with("kid", 1), claims(testIssuer, nil))},
+		{"kid empty", key.Sign(t, with("kid", ""), claims(testIssuer, nil))},
+		{"crit", key.Sign(t, with("crit", []string{"exp"}), claims(testIssuer, nil))},
+		{"b64", key.Sign(t, with("b64", true), claims(testIssuer, nil))},
+		{"cty", key.Sign(t, with("cty", "JWT"), claims(testIssuer, nil))},
+		{"zip", key.Sign(t, with("zip", "DEF"), claims(testIssuer, nil))},
+		{"jku", key.Sign(t, with("jku", "https://evil.example/keys"), claims(testIssuer, nil))},
+		{"x5u", key.Sign(t, with("x5u", "https://evil.example/cert"), claims(testIssuer, nil))},
+		{"jwk", other.Sign(t, map[string]any{"alg": "ES256", "kid": "k1", "jwk": other.JWK()}, claims(testIssuer, nil))},
+		{"jwk of the very key", key.Sign(t, with("jwk", key.JWK()), claims(testIssuer, nil))},
+		{"x5c", key.Sign(t, with("x5c", []string{"MIIB"}), claims(testIssuer, nil))},
+		{"duplicate member", key.Sign(t, `{"alg":"ES256","kid":"k2","kid":"k1"}`, claims(testIssuer, nil))},
+		{"header is an array", key.Sign(t, `["ES256"]`, claims(testIssuer, nil))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			id, err := present(t, a, tt.token)
@@ -154,17 +156,17 @@ func TestHeaderRefused(t *testing.T) {
 
 // TestErrorsAreShort: what a stranger sends does not fill the log.
 func TestErrorsAreShort(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
 	long := strings.Repeat("x", 8000)
 	for name, token := range map[string]string{
-		"kid":              key.sign(t, map[string]any{"alg": "ES256", "kid": long}, claims(testIssuer, nil)),
-		"alg":              key.sign(t, map[string]any{"alg": long}, claims(testIssuer, nil)),
-		"typ":              key.sign(t, map[string]any{"alg": "ES256", "typ": long}, claims(testIssuer, nil)),
-		"iss":              key.sign(t, key.header(), claims(long, nil)),
-		"aud":              key.sign(t, key.header(), claims(testIssuer, map[string]any{"aud": long})),
-		"cnf":              key.sign(t, key.header(), claims(testIssuer, map[string]any{"cnf": map[string]any{long: 1}})),
-		"duplicate member": key.signText(t, mustJSON(t, key.header()), `{"`+long+`":1,"`+long+`":2}`),
+		"kid":              key.Sign(t, map[string]any{"alg": "ES256", "kid": long}, claims(testIssuer, nil)),
+		"alg":              key.Sign(t, map[string]any{"alg": long}, claims(testIssuer, nil)),
+		"typ":              key.Sign(t, map[string]any{"alg": "ES256", "typ": long}, claims(testIssuer, nil)),
+		"iss":              key.Sign(t, key.Header(), claims(long, nil)),
+		"aud":              key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"aud": long})),
+		"cnf":              key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"cnf": map[string]any{long: 1}})),
+		"duplicate member": key.SignText(t, josetest.JSON(t, key.Header()), `{"`+long+`":1,"`+long+`":2}`),
 	} {
 		if _, err := present(t, a, token); err == nil || len(err.Error()) > 400 {
 			t.Errorf("%s: error of %d bytes", name, len(fmt.Sprint(err)))
@@ -173,24 +175,24 @@ func TestErrorsAreShort(t *testing.T) {
 }
 
 // confused returns the HS/RS confusion: a MAC keyed with the public modulus.
-func confused(t *testing.T, key *signer) string {
+func confused(t *testing.T, key *josetest.Signer) string {
 	t.Helper()
-	fake := &signer{kid: key.kid, alg: "HS256", private: []byte(mustJSON(t, key.jwk()))}
-	return fake.sign(t, fake.header(), claims(testIssuer, nil))
+	fake := &josetest.Signer{KeyID: key.KeyID, Algorithm: "HS256", Private: []byte(josetest.JSON(t, key.JWK()))}
+	return fake.Sign(t, fake.Header(), claims(testIssuer, nil))
 }
 
 // TestSerialization: one token has one spelling, the compact one.
 func TestSerialization(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
-	token := key.sign(t, key.header(), claims(testIssuer, nil))
+	token := key.Sign(t, key.Header(), claims(testIssuer, nil))
 	if _, err := present(t, a, token); err != nil {
 		t.Fatal(err)
 	}
 	head, rest, _ := strings.Cut(token, ".")
 	payload, sig, _ := strings.Cut(rest, ".")
-	general := mustJSON(t, map[string]any{"payload": payload, "signatures": []any{map[string]any{"protected": head, "signature": sig}}})
-	flattened := mustJSON(t, map[string]any{"payload": payload, "protected": head, "signature": sig})
+	general := josetest.JSON(t, map[string]any{"payload": payload, "signatures": []any{map[string]any{"protected": head, "signature": sig}}})
+	flattened := josetest.JSON(t, map[string]any{"payload": payload, "protected": head, "signature": sig})
 	for name, text := range map[string]string{
 		"general JSON":          general,
 		"flattened JSON":        flattened,
@@ -203,7 +205,7 @@ func TestSerialization(t *testing.T) {
 		"no signature":          head + "." + payload + ".",
 		"no payload":            head + ".." + sig,
 		"fourth part":           token + ".",
-		"longer than 16 KiB":    key.sign(t, key.header(), claims(testIssuer, map[string]any{"x": strings.Repeat("x", maxToken)})),
+		"longer than 16 KiB":    key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"x": strings.Repeat("x", jose.MaxToken)})),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if id, err := present(t, a, text); err == nil {
@@ -221,7 +223,7 @@ func lastSymbolChanged(s string) string {
 }
 
 func TestClaims(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, func(c *Config) { c.RequiredClaims = map[string][]string{"tenant": {"acme", "7", "true"}} }, key)
 	unix := func(d time.Duration) int64 { return testNow.Add(d).Unix() }
 	for _, tt := range []struct {
@@ -276,7 +278,7 @@ func TestClaims(t *testing.T) {
 					delete(c, name)
 				}
 			}
-			id, err := present(t, a, key.sign(t, key.header(), c))
+			id, err := present(t, a, key.Sign(t, key.Header(), c))
 			if (err == nil) != tt.ok || (id != nil) != tt.ok {
 				t.Errorf("got %v, %v; want accepted: %v", id, err, tt.ok)
 			}
@@ -286,9 +288,9 @@ func TestClaims(t *testing.T) {
 
 // TestClaimsText holds claims that no JSON encoder writes.
 func TestClaimsText(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
-	good := mustJSON(t, claims(testIssuer, nil))
+	good := josetest.JSON(t, claims(testIssuer, nil))
 	for name, text := range map[string]string{
 		"duplicate member":        strings.Replace(good, `{`, `{"sub":"bob",`, 1),
 		"duplicate member nested": strings.Replace(good, `{`, `{"x":[{"a":1,"a":2}],`, 1),
@@ -300,7 +302,7 @@ func TestClaimsText(t *testing.T) {
 		"byte order mark":         "\ufeff" + good,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := present(t, a, key.signText(t, mustJSON(t, key.header()), text)); !errors.Is(err, authn.ErrInvalid) {
+			if _, err := present(t, a, key.SignText(t, josetest.JSON(t, key.Header()), text)); !errors.Is(err, authn.ErrInvalid) {
 				t.Errorf("got %v, want ErrInvalid", err)
 			}
 		})
@@ -309,7 +311,7 @@ func TestClaimsText(t *testing.T) {
 
 // TestTokenType: a token is good for the use it was made for.
 func TestTokenType(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, key)
 	strict := newFromFile(t, func(c *Config) { c.TokenTypes = []string{"at+jwt"} }, key)
 	identities := newFromFile(t, func(c *Config) { c.AcceptIDTokens = true }, key)
@@ -334,11 +336,11 @@ func TestTokenType(t *testing.T) {
 		{"access token that happens to have the claim", "at+jwt", map[string]any{"at_hash": "x"}, true, true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := key.header()
+			h := key.Header()
 			if h["typ"] = tt.typ; tt.typ == nil {
 				delete(h, "typ")
 			}
-			token := key.sign(t, h, claims(testIssuer, tt.change))
+			token := key.Sign(t, h, claims(testIssuer, tt.change))
 			if _, err := present(t, a, token); (err == nil) != tt.byDefault {
 				t.Errorf("by default: %v", err)
 			}
@@ -349,5 +351,19 @@ func TestTokenType(t *testing.T) {
 				t.Errorf("with accept_id_tokens: %v", err)
 			}
 		})
+	}
+}
+
+// TestWithoutKid: such a token is tried with the keys that fit.
+func TestWithoutKid(t *testing.T) {
+	first, second, rs := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256"), josetest.New(t, "r1", "RS256")
+	a := newFromFile(t, nil, first, second, rs)
+	header := map[string]any{"alg": "ES256"}
+	if _, err := present(t, a, second.Sign(t, header, claims(testIssuer, nil))); err != nil {
+		t.Errorf("signed with the second key that fits: %v", err)
+	}
+	stranger := josetest.New(t, "", "ES256")
+	if _, err := present(t, a, stranger.Sign(t, header, claims(testIssuer, nil))); err == nil {
+		t.Error("a stranger's token was accepted")
 	}
 }

@@ -1,116 +1,262 @@
 package jwt
 
 import (
-	"encoding/base64"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
-func findKey(t *testing.T, k *Keys, id string) error {
-	t.Helper()
-	found, err := k.Find(t.Context(), id)
-	if (found == nil) == (err == nil) {
-		t.Fatalf("%q: got %v and %v", id, found, err)
-	}
-	return err
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestKeysOfURL: a key is found by kid or thumbprint, a new one as soon as it is asked
-// for, and what a server that is down may have is unknown and not absent.
-func TestKeysOfURL(t *testing.T) {
-	one, two := newSigner(t, "one", "ES256"), newSigner(t, "two", "EdDSA")
-	is := newIssuer(t, one)
-	k, err := NewKeys("test", KeySource{URL: is.URL + "/keys", RefreshInterval: time.Hour}, Deps{})
+// start makes an authenticator and runs it until the test ends.
+func start(t *testing.T, c Config) *Authenticator {
+	t.Helper()
+	a, err := New("corp", c, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := findKey(t, k, "one"); !errors.Is(err, authn.ErrUnavailable) {
-		t.Errorf("before the first fetch: %v", err)
-	}
-	if err := k.Prime(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	run(t, a)
+	return a
+}
+
+func run(t *testing.T, a *Authenticator) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	ctx := t.Context()
-	go func() { done <- k.Run(ctx) }()
+	go func() { done <- a.Run(ctx) }()
 	t.Cleanup(func() {
+		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			t.Errorf("Run: %v", err)
 		}
 	})
-	if err := findKey(t, k, "one"); err != nil {
-		t.Error(err)
-	}
-	thumb := base64.RawURLEncoding.EncodeToString(k.ring.current.Load().keys[0].thumbprint)
-	if got := k.Get(thumb); got == nil || got.ID != "one" {
-		t.Errorf("by thumbprint: %v", got)
-	}
-	if err := findKey(t, k, "made-up"); !errors.Is(err, authn.ErrForeign) {
-		t.Errorf("unknown key: %v", err)
-	}
-	is.publish(t, one, two)
-	if err := findKey(t, k, "two"); err != nil {
-		t.Errorf("new key: %v", err)
-	}
-	next, err := NewKeys("test", KeySource{URL: is.URL + "/keys", RefreshInterval: time.Hour}, Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	next.Inherit(k)
-	if err := findKey(t, next, "two"); err != nil {
-		t.Errorf("after a reload: %v", err)
-	}
-	is.answer(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","k":"`+thumb+`"}]}`)
-	})
-	if err := k.ring.refresh(t.Context()); err == nil {
-		t.Error("a shared secret was fetched")
-	}
-	if err := findKey(t, k, "three"); !errors.Is(err, authn.ErrUnavailable) {
-		t.Errorf("unknown key of a server that is broken: %v", err)
-	}
-	if err := findKey(t, k, "two"); err != nil {
-		t.Errorf("known key of a server that is broken: %v", err)
+}
+
+// finish ends what was not run, as Run does when its context has ended.
+func finish(t *testing.T, a interface{ Run(context.Context) error }) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := a.Run(ctx); err != nil {
+		t.Errorf("Run: %v", err)
 	}
 }
 
-func TestKeysOfFile(t *testing.T) {
-	one, two := newSigner(t, "one", "ES256"), newSigner(t, "two", "EdDSA")
-	file := filepath.Join(t.TempDir(), "keys.json")
-	write := func(text string) {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+// eventually polls until ok, for at most limit.
+func eventually(t *testing.T, limit time.Duration, ok func() bool) bool {
+	t.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// TestProviderDownAtStart: 503 until the keys are there, then at once.
+func TestProviderDownAtStart(t *testing.T) {
+	key := josetest.New(t, "k1", "ES256")
+	is := josetest.NewIssuer(t, key)
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	a := start(t, configOf(is))
+	token := key.Sign(t, key.Header(), claims(is.URL, nil))
+	if _, err := present(t, a, token); !errors.Is(err, authn.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	is.Publish(t, key)
+	if !eventually(t, 6*time.Second, func() bool { _, err := present(t, a, token); return err == nil }) {
+		t.Error("the token is still refused")
+	}
+}
+
+// TestProviderDownLater: known keys go on whatever the endpoint does.
+func TestProviderDownLater(t *testing.T) {
+	key := josetest.New(t, "k1", "ES256")
+	release := make(chan struct{})
+	for name, answer := range map[string]http.HandlerFunc{
+		"500":     func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"garbage": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "garbage") },
+		"empty":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) },
+		"hangs": func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-release:
+			}
+		},
+		"64 MiB": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, io.LimitReader(spaces{}, 64<<20)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := josetest.NewIssuer(t, key)
+			c := configOf(is)
+			c.RefreshInterval = time.Second
+			a := start(t, c)
+			if err := a.Prime(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			is.Answer(answer)
+			before := is.Fetches.Load()
+			if !eventually(t, 5*time.Second, func() bool { return is.Fetches.Load() > before }) {
+				t.Fatal("no fetch")
+			}
+			for range 3 { // fresh tokens, so that the cache does not answer
+				if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
+					t.Errorf("a token with a known key: %v", err)
+				}
+			}
+		})
+	}
+	close(release)
+}
+
+// TestRotation: a new key counts within a second of its first use, and a removed
+// one no longer than a refresh interval, although its tokens are cached.
+func TestRotation(t *testing.T) {
+	first, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
+	is := josetest.NewIssuer(t, first)
+	c := configOf(is)
+	c.RefreshInterval = time.Second
+	a := start(t, c)
+	if err := a.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old := first.Sign(t, first.Header(), claims(is.URL, nil))
+	kept, err := present(t, a, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is.Publish(t, first, second)
+	begin := time.Now()
+	if _, err := present(t, a, second.Sign(t, second.Header(), claims(is.URL, nil))); err != nil || time.Since(begin) > time.Second {
+		t.Errorf("the first token with the new key: %v after %s", err, time.Since(begin))
+	}
+	if again, err := present(t, a, old); err != nil || again != kept {
+		t.Errorf("a cached token with a key that stays: %v, from the cache: %v", err, again == kept)
+	}
+	is.Publish(t, second)
+	if !eventually(t, c.RefreshInterval+2*time.Second, func() bool { _, err := present(t, a, old); return err != nil }) {
+		t.Error("a cached token lives although its key was removed more than a refresh interval ago")
+	}
+	if _, err := present(t, a, old); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("got %v, want ErrInvalid", err)
+	}
+}
+
+// TestUnknownKids: 300 of them, from everywhere at once.
+func TestUnknownKids(t *testing.T) {
+	key := josetest.New(t, "k1", "ES256")
+	is := josetest.NewIssuer(t, key)
+	a := start(t, configOf(is))
+	if err := a.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	var wrong atomic.Int64
+	for i := range 300 {
+		h := key.Header()
+		h["kid"] = fmt.Sprintf("unknown-%d", i)
+		token := key.Sign(t, h, claims(is.URL, nil))
+		group.Go(func() {
+			if _, err := present(t, a, token); !errors.Is(err, authn.ErrInvalid) {
+				wrong.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if n := wrong.Load(); n != 0 {
+		t.Errorf("%d tokens did not get ErrInvalid", n)
+	}
+	if n := is.Fetches.Load(); n < 2 || n > 5 {
+		t.Errorf("%d fetches, want the first, at least one more, and at most 5", n)
+	}
+	if _, err := present(t, a, key.Sign(t, key.Header(), claims(is.URL, nil))); err != nil {
+		t.Errorf("a token with the known key: %v", err)
+	}
+}
+
+// TestSameUnknownKid: a kid that the issuer does not have uses up no budget, so
+// that one client with a stale token does not delay a rotation.
+func TestSameUnknownKid(t *testing.T) {
+	first, stale, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k0", "ES256"), josetest.New(t, "k2", "ES256")
+	is := josetest.NewIssuer(t, first)
+	a := start(t, configOf(is))
+	if err := a.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token := stale.Sign(t, stale.Header(), claims(is.URL, nil))
+	for range 50 {
+		if _, err := present(t, a, token); !errors.Is(err, authn.ErrInvalid) {
+			t.Fatalf("got %v, want ErrInvalid", err)
+		}
+	}
+	if n := is.Fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+	is.Publish(t, second)
+	if _, err := present(t, a, second.Sign(t, second.Header(), claims(is.URL, nil))); err != nil {
+		t.Errorf("the new key: %v", err)
+	}
+}
+
+// TestUnknownKidWhileDown: it may be a new key, and nobody can say.
+func TestUnknownKidWhileDown(t *testing.T) {
+	key, later := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
+	is := josetest.NewIssuer(t, key)
+	a := start(t, configOf(is))
+	if err := a.Prime(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	if _, err := present(t, a, later.Sign(t, later.Header(), claims(is.URL, nil))); !errors.Is(err, authn.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+}
+
+// TestKeySetsAreNotMerged: a key of one issuer is nothing to another, also under
+// the same kid.
+func TestKeySetsAreNotMerged(t *testing.T) {
+	mine, theirs := josetest.New(t, "same", "ES256"), josetest.New(t, "same", "ES256")
+	a, b := josetest.NewIssuer(t, mine), josetest.NewIssuer(t, theirs)
+	first, second := start(t, configOf(a)), start(t, configOf(b))
+	for _, x := range []*Authenticator{first, second} {
+		if err := x.Prime(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(mustJSON(t, one.jwk()))
-	k, err := NewKeys("test", KeySource{File: file}, Deps{})
+	chain, err := authn.New([]authn.Named{{Name: "a", Authenticator: first}, {Name: "b", Authenticator: second}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := findKey(t, k, "one"); err != nil {
-		t.Errorf("single key: %v", err)
+	if id, err := present(t, chain, mine.Sign(t, mine.Header(), claims(a.URL, nil))); err != nil || id.Issuer != a.URL {
+		t.Errorf("the first issuer's token: %v", err)
 	}
-	write(jwks(t, two))
-	if err := k.Reload(t.Context()); err != nil {
-		t.Fatal(err)
+	if id, err := present(t, chain, theirs.Sign(t, theirs.Header(), claims(b.URL, nil))); err != nil || id.Issuer != b.URL {
+		t.Errorf("the second issuer's token: %v", err)
 	}
-	if err := findKey(t, k, "one"); !errors.Is(err, authn.ErrForeign) {
-		t.Errorf("removed key: %v", err)
+	if _, err := present(t, chain, theirs.Sign(t, theirs.Header(), claims(a.URL, nil))); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("the second issuer's token in the name of the first: got %v, want ErrInvalid", err)
 	}
-	for _, text := range []string{`{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 32)) + `"}]}`, `[]`, `{`} {
-		write(text)
-		if err := k.Reload(t.Context()); err == nil {
-			t.Errorf("%s was taken", text)
-		}
+	if _, err := present(t, chain, mine.Sign(t, mine.Header(), claims("https://third.example", nil))); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("a token of a third issuer: got %v, want ErrInvalid", err)
 	}
-	if err := findKey(t, k, "two"); err != nil {
-		t.Errorf("after a broken file: %v", err)
+	if !strings.Contains(chain.Challenges(authn.ErrNoCredential)[0], `Bearer realm="sallyport"`) {
+		t.Errorf("challenges are %q", chain.Challenges(authn.ErrNoCredential))
 	}
 }

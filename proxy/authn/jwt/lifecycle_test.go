@@ -11,18 +11,19 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
 // TestReloadFile: the new file counts, a broken one does not.
 func TestReloadFile(t *testing.T) {
-	first, second := newSigner(t, "k1", "ES256"), newSigner(t, "k2", "ES256")
+	first, second := josetest.New(t, "k1", "ES256"), josetest.New(t, "k2", "ES256")
 	a := newFromFile(t, nil, first)
 	run(t, a)
 	if !slices.Equal(a.Files(), []string{a.config.JWKSFile}) {
 		t.Errorf("files are %q", a.Files())
 	}
-	old, fresh := first.sign(t, first.header(), claims(testIssuer, nil)), second.sign(t, second.header(), claims(testIssuer, nil))
+	old, fresh := first.Sign(t, first.Header(), claims(testIssuer, nil)), second.Sign(t, second.Header(), claims(testIssuer, nil))
 	if _, err := present(t, a, old); err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +35,14 @@ func TestReloadFile(t *testing.T) {
 	if err := a.Reload(t.Context()); err == nil {
 		t.Error("Reload of a broken file returned no error")
 	}
-	if _, err := present(t, a, first.sign(t, first.header(), claims(testIssuer, nil))); err != nil {
+	if _, err := present(t, a, first.Sign(t, first.Header(), claims(testIssuer, nil))); err != nil {
 		t.Errorf("after a broken file: %v", err)
 	}
 	if a.Status().Err == nil {
 		t.Error("the status does not show the error")
 	}
 
-	certstest.Write(t, a.config.JWKSFile, []byte(jwks(t, second)))
+	certstest.Write(t, a.config.JWKSFile, []byte(josetest.JWKS(t, second)))
 	if err := a.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -75,21 +76,21 @@ func TestFilesThatStopTheStart(t *testing.T) {
 
 // TestPrivateCA: the issuer's server is verified, with ca_file as it is now.
 func TestPrivateCA(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	is := newIssuer(t, key)
+	key := josetest.New(t, "k1", "ES256")
+	is := josetest.NewIssuer(t, key)
 	ca := certstest.NewCA(t, "issuer CA")
 	server := httptest.NewUnstartedServer(is.Config.Handler)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, "idp", nil)}, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	defer server.Close()
-	c := is.config()
+	c := configOf(is)
 	c.JWKSURL, c.CAFile = server.URL+"/keys", filepath.Join(t.TempDir(), "ca.pem")
 	certstest.Write(t, c.CAFile, certstest.NewCA(t, "issuer CA").PEM()) // the same name and another key
 	a, err := New("corp", c, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.fetcher.client.Close()
+	defer finish(t, a)
 	if err := a.Prime(t.Context()); err == nil {
 		t.Error("the keys were taken from a server that is not verified")
 	}
@@ -107,9 +108,9 @@ func TestPrivateCA(t *testing.T) {
 
 // TestRunEnds: Run returns nil when its context ends, whatever it does.
 func TestRunEnds(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	is := newIssuer(t, key)
-	a := start(t, is.config()) // the cleanup waits for Run
+	key := josetest.New(t, "k1", "ES256")
+	is := josetest.NewIssuer(t, key)
+	a := start(t, configOf(is)) // the cleanup waits for Run
 	if !eventually(t, 5*time.Second, func() bool { return a.Status().Keys == 1 }) {
 		t.Error("Run did not fetch the keys")
 	}
@@ -123,14 +124,14 @@ func TestRunEnds(t *testing.T) {
 
 // TestInherit: a reload of the configuration while the issuer is down.
 func TestInherit(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
-	is := newIssuer(t, key)
-	prev := start(t, is.config())
+	key := josetest.New(t, "k1", "ES256")
+	is := josetest.NewIssuer(t, key)
+	prev := start(t, configOf(is))
 	if err := prev.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	token := key.sign(t, key.header(), claims(is.URL, nil))
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	token := key.Sign(t, key.Header(), claims(is.URL, nil))
 	for _, tt := range []struct {
 		name   string
 		change func(*Config)
@@ -142,7 +143,7 @@ func TestInherit(t *testing.T) {
 		{"other issuer", func(c *Config) { c.Issuer = "https://other.example" }, authn.ErrForeign},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := is.config()
+			c := configOf(is)
 			tt.change(&c)
 			a, err := New("corp", c, Deps{})
 			if err != nil {
@@ -152,7 +153,7 @@ func TestInherit(t *testing.T) {
 			if _, err := present(t, a, token); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
-			if s := a.Status(); (s.Keys == 1) != c.sameSource(is.config()) || (s.Keys == 1) == s.Fetched.IsZero() {
+			if s := a.Status(); (s.Keys == 1) != (c.source() == configOf(is).source()) || (s.Keys == 1) == s.Fetched.IsZero() {
 				t.Errorf("status is %+v", s)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
@@ -21,10 +22,10 @@ func from(t *testing.T, a authn.Authenticator, client, token string, now time.Ti
 // TestForgerIsLimited: a client that sends forged tokens buys a number of checks
 // and no more; what was verified before passes, and other clients notice nothing.
 func TestForgerIsLimited(t *testing.T) {
-	k, stranger := newSigner(t, "k1", "ES256"), newSigner(t, "k1", "ES256")
+	k, stranger := josetest.New(t, "k1", "ES256"), josetest.New(t, "k1", "ES256")
 	a, count := metered(t, func(c *Config) { c.VerificationLimit = limit.Config{Failures: 1, Burst: 3} }, k)
-	token := func(s *signer, n int) string {
-		return s.sign(t, s.header(), claims(testIssuer, map[string]any{"sub": fmt.Sprint("user-", n)}))
+	token := func(s *josetest.Signer, n int) string {
+		return s.Sign(t, s.Header(), claims(testIssuer, map[string]any{"sub": fmt.Sprint("user-", n)}))
 	}
 	const forger, other = "192.0.2.1", "192.0.2.2"
 	known := token(k, 0)
@@ -63,17 +64,17 @@ func TestForgerIsLimited(t *testing.T) {
 // a signature is checked, such as the expired ones of a client that does not
 // renew them, count against nobody.
 func TestWhatCostsNoCheckIsNotCharged(t *testing.T) {
-	k, unknown := newSigner(t, "k1", "ES256"), newSigner(t, "k9", "ES256")
+	k, unknown := josetest.New(t, "k1", "ES256"), josetest.New(t, "k9", "ES256")
 	a, count := metered(t, func(c *Config) { c.VerificationLimit = limit.Config{Failures: 1, Burst: 1} }, k)
 	for i := range 10 {
 		sub := fmt.Sprint("user-", i)
-		if _, err := from(t, a, "192.0.2.1", k.sign(t, k.header(), claims(testIssuer, map[string]any{"sub": sub})), testNow); err != nil {
+		if _, err := from(t, a, "192.0.2.1", k.Sign(t, k.Header(), claims(testIssuer, map[string]any{"sub": sub})), testNow); err != nil {
 			t.Fatal(err)
 		}
 		for name, token := range map[string]string{
-			"expired":              k.sign(t, k.header(), claims(testIssuer, map[string]any{"exp": testNow.Unix() - 100})),
-			"for another audience": k.sign(t, k.header(), claims(testIssuer, map[string]any{"aud": "x"})),
-			"of an unknown key":    unknown.sign(t, unknown.header(), claims(testIssuer, nil)),
+			"expired":              k.Sign(t, k.Header(), claims(testIssuer, map[string]any{"exp": testNow.Unix() - 100})),
+			"for another audience": k.Sign(t, k.Header(), claims(testIssuer, map[string]any{"aud": "x"})),
+			"of an unknown key":    unknown.Sign(t, unknown.Header(), claims(testIssuer, nil)),
 			"no token":             "x.y.z",
 		} {
 			if _, err := from(t, a, "192.0.2.1", token, testNow); err == nil || errors.Is(err, authn.ErrTooMany) {

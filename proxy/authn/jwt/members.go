@@ -1,7 +1,6 @@
 package jwt
 
 import (
-	"encoding/base64"
 	"strings"
 	"time"
 
@@ -10,10 +9,6 @@ import (
 
 // What follows reads the members of a JSON object as claims are read here, for
 // mechanisms that are told the same facts about a token in another wrapping.
-
-// Object reads data as exactly one JSON object, without duplicate members at any
-// depth; numbers are json.Number.
-func Object(data []byte) (map[string]any, error) { return decodeObject(data) }
 
 // Date reads a NumericDate (RFC 7519 section 2). A missing one is an error.
 func Date(members map[string]any, name string) (time.Time, error) { return numericDate(members, name) }
@@ -24,6 +19,30 @@ func Strings(members map[string]any, name string) ([]string, error) {
 	return stringOrList(members, name)
 }
 
+// AppendScopes appends to scopes those of a member: text with spaces between them (RFC
+// 6749 section 3.3), or an array. Some issuers put such text into an array in scope and
+// scp. In other members an element is one name, and one with a space is left out: no scope
+// has one, and "billing admin" must not pass for admin.
+func AppendScopes(scopes []string, members map[string]any, name string) ([]string, error) {
+	elements, err := stringOrList(members, name)
+	if err != nil {
+		return nil, err
+	}
+	_, names := members[name].([]any)
+	names = names && name != "scope" && name != "scp"
+	for _, e := range elements {
+		if names && strings.Contains(e, " ") {
+			continue
+		}
+		for s := range strings.SplitSeq(e, " ") {
+			if s != "" {
+				scopes = append(scopes, s)
+			}
+		}
+	}
+	return scopes, nil
+}
+
 // Bearer returns the token of an Authorization value (RFC 6750 section 2.1). The error
 // is authn.ErrNotMine, or authn.ErrInvalid for the scheme without a token.
 func Bearer(authorization string) (string, error) {
@@ -32,29 +51,4 @@ func Bearer(authorization string) (string, error) {
 		return "", authn.ErrNotMine
 	}
 	return token, err
-}
-
-// MaxToken bounds a bearer token in bytes.
-const MaxToken = maxToken
-
-// Compact reports whether text looks like a JWS in compact serialization: three
-// parts, of which the first decodes to what begins like a JSON object. It looks at
-// the beginning only, allocates nothing, and is no check.
-func Compact(text string) bool {
-	head, rest, _ := strings.Cut(text, ".")
-	if strings.Count(rest, ".") != 1 {
-		return false
-	}
-	var raw [48]byte
-	n, _ := base64.RawURLEncoding.Decode(raw[:], []byte(head[:min(len(head), 64)&^3])) // what was read before an error counts
-	for _, c := range raw[:n] {
-		switch c {
-		case ' ', '\t', '\r', '\n':
-		case '{':
-			return true
-		default:
-			return false
-		}
-	}
-	return false
 }

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,7 +24,7 @@ type Possession struct {
 // the token came with the DPoP scheme. It is to be asked on each request, also for
 // cached tokens. The error is authn.ErrInvalid, authn.ErrTooMany or
 // authn.ErrUnavailable.
-func (p *Possession) Check(r *authn.Request, bound Binding, token string, proven bool) error {
+func (p *Possession) Check(ctx context.Context, r *authn.Request, bound Binding, token string, proven bool) error {
 	if err := checkCertificate(bound.Certificate, r.TLS); err != nil {
 		return err
 	}
@@ -41,8 +42,8 @@ func (p *Possession) Check(r *authn.Request, bound Binding, token string, proven
 	if err := p.Limiter.Allow(r.Client, r.Now); err != nil {
 		return err
 	}
-	err := p.Proofs.Check(r, token, bound.Key)
-	if errors.Is(err, errSignature) {
+	err := p.Proofs.Check(ctx, r, token, bound.Key)
+	if errors.Is(err, authn.ErrSignature) {
 		p.Limiter.Charge(r.Client, r.Now)
 	}
 	return err

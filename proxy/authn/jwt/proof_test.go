@@ -17,21 +17,14 @@ import (
 	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
-// thumbprintOf is the thumbprint of a signer's key (RFC 7638).
-func thumbprintOf(t testing.TB, s *signer) string {
-	t.Helper()
-	k, why, err := parseKey(s.jwk(), false)
-	if err != nil || k == nil {
-		t.Fatal(why, err)
-	}
-	return b64(k.thumbprint)
-}
-
 // publicOf is the key as it stands in a proof.
-func publicOf(s *signer) map[string]any {
-	m := s.jwk()
+func publicOf(s *josetest.Signer) map[string]any {
+	m := s.JWK()
 	delete(m, "kid")
 	delete(m, "use")
 	delete(m, "alg")
@@ -54,11 +47,11 @@ func changed(base, change map[string]any) map[string]any {
 var proofs int // makes each jti another one
 
 // prove makes a proof for GET https://api.example.com/orders, changed as asked.
-func prove(t testing.TB, s *signer, token string, header, claims map[string]any) string {
+func prove(t testing.TB, s *josetest.Signer, token string, header, claims map[string]any) string {
 	t.Helper()
 	proofs++
-	return s.sign(t,
-		changed(map[string]any{"typ": "dpop+jwt", "alg": s.alg, "jwk": publicOf(s)}, header),
+	return s.Sign(t,
+		changed(map[string]any{"typ": "dpop+jwt", "alg": s.Algorithm, "jwk": publicOf(s)}, header),
 		changed(map[string]any{
 			"jti": fmt.Sprint("proof-", proofs), "htm": "GET", "htu": "https://api.example.com/orders",
 			"iat": testNow.Unix(), "ath": ath(token),
@@ -76,32 +69,21 @@ func proven(token string, proofs ...string) *authn.Request {
 	return r
 }
 
-func boundToken(t testing.TB, issuer, holder *signer, change map[string]any) string {
+func boundToken(t testing.TB, issuer, holder *josetest.Signer, change map[string]any) string {
 	t.Helper()
-	return issuer.sign(t, issuer.header(), claims(testIssuer, changed(
-		map[string]any{"cnf": map[string]any{"jkt": thumbprintOf(t, holder)}}, change)))
-}
-
-// TestThumbprint is the example of RFC 7638 section 3.1.
-func TestThumbprint(t *testing.T) {
-	k, _, err := parseKey(map[string]any{"kty": "RSA", "e": "AQAB", "alg": "RS256", "kid": "2011-04-29", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := b64(k.thumbprint), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"; got != want {
-		t.Errorf("thumbprint %s, want %s", got, want)
-	}
+	return issuer.Sign(t, issuer.Header(), claims(testIssuer, changed(
+		map[string]any{"cnf": map[string]any{"jkt": holder.Thumbprint(t)}}, change)))
 }
 
 func TestDPoPAccepted(t *testing.T) {
-	issuer := newSigner(t, "k1", "ES256")
+	issuer := josetest.New(t, "k1", "ES256")
 	a := newFromFile(t, nil, issuer)
 	var carrier authn.Carrier = a // what ends at the gateway, also where another credential counts
 	if got := carrier.CredentialHeaders(); !cmp.Equal(got, []string{"dpop"}) {
 		t.Errorf("proofs come in %v", got)
 	}
 	for _, alg := range dpop.Default().Algorithms {
-		holder := newSigner(t, "", alg)
+		holder := josetest.New(t, "", alg)
 		token := boundToken(t, issuer, holder, nil)
 		for range 2 { // the second time the token comes from the cache
 			r := proven(token, prove(t, holder, token, nil, nil))
@@ -115,7 +97,7 @@ func TestDPoPAccepted(t *testing.T) {
 			}
 		}
 	}
-	holder := newSigner(t, "", "ES256")
+	holder := josetest.New(t, "", "ES256")
 	token := boundToken(t, issuer, holder, nil)
 	for name, change := range map[string]map[string]any{
 		"oldest":                {"iat": testNow.Add(-90 * time.Second).Unix()},
@@ -136,8 +118,8 @@ func TestDPoPAccepted(t *testing.T) {
 // TestDPoPRefused is RFC 9449 sections 4.3 and 7.1: one row for each thing that
 // must not count as a proof.
 func TestDPoPRefused(t *testing.T) {
-	issuer, holder, other := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256"), newSigner(t, "", "ES256")
-	rsaHolder := newSigner(t, "", "RS256")
+	issuer, holder, other := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256"), josetest.New(t, "", "ES256")
+	rsaHolder := josetest.New(t, "", "RS256")
 	a := newFromFile(t, nil, issuer)
 	token := boundToken(t, issuer, holder, nil)
 	rsaToken := boundToken(t, issuer, rsaHolder, nil)
@@ -175,15 +157,15 @@ func TestDPoPRefused(t *testing.T) {
 		{"jwk is text", with(map[string]any{"jwk": "x"}, nil)},
 		{"jwk with d", with(jwk(map[string]any{"d": "AQAB"}), nil)},
 		{"jwk with p", with(jwk(map[string]any{"p": "AQAB"}), nil)},
-		{"jwk off the curve", with(jwk(map[string]any{"x": b64(make([]byte, 32))}), nil)},
+		{"jwk off the curve", with(jwk(map[string]any{"x": josetest.Base64(make([]byte, 32))}), nil)},
 		{"jwk for encryption", with(jwk(map[string]any{"use": "enc"}), nil)},
-		{"jwk of a shared secret", with(map[string]any{"jwk": map[string]any{"kty": "oct", "k": b64(make([]byte, 32))}}, nil)},
+		{"jwk of a shared secret", with(map[string]any{"jwk": map[string]any{"kty": "oct", "k": josetest.Base64(make([]byte, 32))}}, nil)},
 		{"crit", with(map[string]any{"crit": []string{"exp"}}, nil)},
 		{"jku", with(map[string]any{"jku": "https://evil.example"}, nil)},
-		{"signed by another key", proven(token, other.sign(t, map[string]any{"typ": "dpop+jwt", "alg": "ES256", "jwk": publicOf(holder)}, map[string]any{}))},
+		{"signed by another key", proven(token, other.Sign(t, map[string]any{"typ": "dpop+jwt", "alg": "ES256", "jwk": publicOf(holder)}, map[string]any{}))},
 		{"broken signature", proven(token, broken)},
 		{"key of somebody else", proven(token, prove(t, other, token, nil, nil))},
-		{"small RSA key", proven(rsaToken, prove(t, rsaHolder, rsaToken, map[string]any{"jwk": map[string]any{"kty": "RSA", "e": "AQAB", "n": b64(append([]byte{0x80}, make([]byte, 127)...))}}, nil))},
+		{"small RSA key", proven(rsaToken, prove(t, rsaHolder, rsaToken, map[string]any{"jwk": map[string]any{"kty": "RSA", "e": "AQAB", "n": josetest.Base64(append([]byte{0x80}, make([]byte, 127)...))}}, nil))},
 		{"htm of another method", with(nil, map[string]any{"htm": "POST"})},
 		{"htm in lower case", with(nil, map[string]any{"htm": "get"})},
 		{"htm missing", with(nil, map[string]any{"htm": nil})},
@@ -227,11 +209,11 @@ func TestDPoPRefused(t *testing.T) {
 // TestDPoPScheme: neither a stolen bound token nor a token that anybody may use
 // passes as the other (RFC 9449 section 7.2).
 func TestDPoPScheme(t *testing.T) {
-	issuer, holder := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256")
-	free := issuer.sign(t, issuer.header(), claims(testIssuer, nil))
+	issuer, holder := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256")
+	free := issuer.Sign(t, issuer.Header(), claims(testIssuer, nil))
 	bound := boundToken(t, issuer, holder, nil)
 	expired := boundToken(t, issuer, holder, map[string]any{"exp": testNow.Add(-time.Hour).Unix()})
-	elsewhere := issuer.sign(t, issuer.header(), claims("https://other.example", map[string]any{"cnf": map[string]any{"jkt": thumbprintOf(t, holder)}}))
+	elsewhere := issuer.Sign(t, issuer.Header(), claims("https://other.example", map[string]any{"cnf": map[string]any{"jkt": holder.Thumbprint(t)}}))
 	const realm, algs = `realm="sallyport"`, `algs="ES256 ES384 EdDSA PS256 RS256"`
 	const bad = `, error="invalid_token", error_description="The access token is not acceptable"`
 	for _, tt := range []struct {
@@ -280,7 +262,7 @@ func TestDPoPScheme(t *testing.T) {
 // TestDPoPReplay: a proof counts once, also across a reload; a memory that is full
 // closes.
 func TestDPoPReplay(t *testing.T) {
-	issuer, holder := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256")
+	issuer, holder := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256")
 	token := boundToken(t, issuer, holder, nil)
 	few := func(c *Config) { c.DPoP.ReplayEntries = 2 }
 	a := newFromFile(t, few, issuer)
@@ -316,7 +298,7 @@ func TestDPoPReplay(t *testing.T) {
 }
 
 func TestDPoPNonce(t *testing.T) {
-	issuer, holder := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256")
+	issuer, holder := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256")
 	token := boundToken(t, issuer, holder, nil)
 	a := newFromFile(t, func(c *Config) { c.DPoP.Nonce = true }, issuer)
 	ask := func(at time.Time, nonce any) (string, error) {
@@ -351,7 +333,7 @@ func TestDPoPNonce(t *testing.T) {
 
 // TestDPoPForged: forged proofs cost their sender what forged tokens do.
 func TestDPoPForged(t *testing.T) {
-	issuer, holder := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256")
+	issuer, holder := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256")
 	token := boundToken(t, issuer, holder, nil)
 	a := newFromFile(t, func(c *Config) { c.VerificationLimit.Burst, c.VerificationLimit.Failures = 2, 1 }, issuer)
 	forged := prove(t, holder, token, nil, nil)
@@ -365,11 +347,65 @@ func TestDPoPForged(t *testing.T) {
 	}
 }
 
+// TestDPoPReplicas: a proof that one replica accepted is refused by the other. While Redis
+// is away nobody knows, which is no replay and 503.
+func TestDPoPReplicas(t *testing.T) {
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	password := server.File("password", redistest.Password+"\n")
+	issuer, holder := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256")
+	token, free := boundToken(t, issuer, holder, nil), issuer.Sign(t, issuer.Header(), claims(testIssuer, nil))
+	metrics := meter.New()
+	shared := func(c *Config) {
+		c.DPoP.ReplayRedis = &redis.Config{Server: redis.Server{Address: server.Address, PasswordFile: password}, Timeout: 5 * time.Second}
+	}
+	a, b := newWith(t, Deps{Metrics: metrics}, shared, issuer), newWith(t, Deps{}, shared, issuer)
+	show := func(at *Authenticator, proof string) error {
+		_, err := at.Authenticate(t.Context(), proven(token, proof))
+		return err
+	}
+	proof := prove(t, holder, token, nil, nil)
+	if err := show(a, proof); err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]*Authenticator{"one replica": a, "the other": b} {
+		if err := show(at, proof); !errors.Is(err, dpop.ErrProof) || errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("again at %s: %v, want ErrProof", name, err)
+		}
+	}
+	server.Kill()
+	fresh := prove(t, holder, token, nil, nil)
+	for range 2 {
+		if err := show(a, fresh); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) {
+			t.Errorf("without Redis: %v, want ErrUnavailable", err)
+		}
+	}
+	if err := show(a, prove(t, josetest.New(t, "", "ES256"), token, nil, nil)); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("a proof of the wrong key, without Redis: %v, want ErrInvalid", err)
+	}
+	if _, err := a.Authenticate(t.Context(), &authn.Request{Authorization: "Bearer " + free, Now: testNow}); err != nil {
+		t.Errorf("a token that is not bound, without Redis: %v", err)
+	}
+	server.Restart()
+	until := func(at *Authenticator) error {
+		return redistest.Retry(func() error { return show(at, fresh) }, authn.ErrUnavailable)
+	}
+	if err := until(a); err != nil {
+		t.Errorf("once Redis is back: %v", err)
+	}
+	if err := until(b); !errors.Is(err, dpop.ErrProof) {
+		t.Errorf("at the other, once Redis is back: %v, want ErrProof", err)
+	}
+	if n := metertest.Counts(metrics)["sallyport.dpop.proofs authenticator=corp,outcome=unavailable"]; n < 2 {
+		t.Errorf("counted %d that could not be told, want at least 2", n)
+	}
+	redistest.ReadsPassword(t, a, password)
+}
+
 // TestDPoPShares: a key that has used up its share of the memory gets 429, what it
 // showed before still does not count twice, and another key notices nothing. All of it
 // is counted.
 func TestDPoPShares(t *testing.T) {
-	issuer, greedy, modest := newSigner(t, "k1", "ES256"), newSigner(t, "", "ES256"), newSigner(t, "", "ES256")
+	issuer, greedy, modest := josetest.New(t, "k1", "ES256"), josetest.New(t, "", "ES256"), josetest.New(t, "", "ES256")
 	metrics := meter.New()
 	a := newWith(t, Deps{Metrics: metrics}, func(c *Config) { c.DPoP.ReplayEntriesPerKey = 2 }, issuer)
 	chain, err := authn.New([]authn.Named{{Name: "corp", Authenticator: a}}, nil)

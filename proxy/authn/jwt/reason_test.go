@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // TestReasons: what is wrong with a token is known behind the chain too, and only
 // that.
 func TestReasons(t *testing.T) {
-	key, other := newSigner(t, "k", "ES256"), newSigner(t, "k", "ES256")
+	key, other := josetest.New(t, "k", "ES256"), josetest.New(t, "k", "ES256")
 	a := newFromFile(t, nil, key)
 	chain, err := authn.New([]authn.Named{{Name: "a", Authenticator: a}}, nil)
 	if err != nil {
@@ -24,16 +25,16 @@ func TestReasons(t *testing.T) {
 		token string
 		want  error
 	}{
-		"good":          {key.sign(t, key.header(), claims(iss, nil)), nil},
-		"expired":       {key.sign(t, key.header(), claims(iss, map[string]any{"exp": now.Add(-time.Hour).Unix()})), authn.ErrExpired},
-		"not yet":       {key.sign(t, key.header(), claims(iss, map[string]any{"nbf": now.Add(time.Hour).Unix()})), authn.ErrNotYetValid},
-		"audience":      {key.sign(t, key.header(), claims(iss, map[string]any{"aud": "other"})), authn.ErrAudience},
-		"issuer":        {key.sign(t, key.header(), claims("https://other.example", nil)), authn.ErrIssuer},
-		"signature":     {other.sign(t, key.header(), claims(iss, nil)), authn.ErrSignature},
+		"good":          {key.Sign(t, key.Header(), claims(iss, nil)), nil},
+		"expired":       {key.Sign(t, key.Header(), claims(iss, map[string]any{"exp": now.Add(-time.Hour).Unix()})), authn.ErrExpired},
+		"not yet":       {key.Sign(t, key.Header(), claims(iss, map[string]any{"nbf": now.Add(time.Hour).Unix()})), authn.ErrNotYetValid},
+		"audience":      {key.Sign(t, key.Header(), claims(iss, map[string]any{"aud": "other"})), authn.ErrAudience},
+		"issuer":        {key.Sign(t, key.Header(), claims("https://other.example", nil)), authn.ErrIssuer},
+		"signature":     {other.Sign(t, key.Header(), claims(iss, nil)), authn.ErrSignature},
 		"malformed":     {"opaque", authn.ErrMalformed},
-		"not JSON":      {key.signText(t, mustJSON(t, key.header()), "{"), authn.ErrMalformed},
-		"without typ":   {key.sign(t, map[string]any{"alg": "ES256", "kid": "k", "typ": "x"}, claims(iss, nil)), nil},
-		"another claim": {key.sign(t, key.header(), claims(iss, map[string]any{"sub": 1})), nil},
+		"not JSON":      {key.SignText(t, josetest.JSON(t, key.Header()), "{"), authn.ErrMalformed},
+		"without typ":   {key.Sign(t, map[string]any{"alg": "ES256", "kid": "k", "typ": "x"}, claims(iss, nil)), nil},
+		"another claim": {key.Sign(t, key.Header(), claims(iss, map[string]any{"sub": 1})), nil},
 	} {
 		for range 2 { // the second time from what was remembered
 			r := &authn.Request{Authorization: "Bearer " + tc.token, Now: now}

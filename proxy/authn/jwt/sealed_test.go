@@ -19,6 +19,8 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // seal encrypts text for a public key with the header members given besides cty.
@@ -42,7 +44,7 @@ func seal(t testing.TB, public any, alg, enc, text string, header map[string]any
 func withHeader(t testing.TB, token string, change map[string]any) string {
 	t.Helper()
 	head, rest, _ := strings.Cut(token, ".")
-	raw, err := decodePart(head)
+	raw, err := jose.DecodeBase64(head)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func withHeader(t testing.TB, token string, change map[string]any) string {
 	if err := json.Unmarshal(raw, &header); err != nil {
 		t.Fatal(err)
 	}
-	return b64([]byte(mustJSON(t, changed(header, change)))) + "." + rest
+	return josetest.Base64([]byte(josetest.JSON(t, changed(header, change)))) + "." + rest
 }
 
 func writePEM(t testing.TB, keys ...any) string {
@@ -94,19 +96,19 @@ func newRSA(t testing.TB, bits int) *rsa.PrivateKey {
 }
 
 func TestSealedAccepted(t *testing.T) {
-	issuer, rsaKey, ec256, ec384 := newSigner(t, "k1", "ES256"), newRSA(t, 2048), newEC(t, elliptic.P256()), newEC(t, elliptic.P384())
+	issuer, rsaKey, ec256, ec384 := josetest.New(t, "k1", "ES256"), newRSA(t, 2048), newEC(t, elliptic.P256()), newEC(t, elliptic.P384())
 	file := writePEM(t, rsaKey, ec256, ec384)
 	a := newFromFile(t, func(c *Config) { c.DecryptionKeysFiles = []string{file} }, issuer)
-	signed := issuer.sign(t, issuer.header(), claims(testIssuer, nil))
-	for _, enc := range contentCiphers() {
+	signed := issuer.Sign(t, issuer.Header(), claims(testIssuer, nil))
+	for _, enc := range []string{"A128GCM", "A256GCM", "A128CBC-HS256", "A256CBC-HS512"} {
 		for name, token := range map[string]string{
-			"RSA-OAEP-256":   seal(t, &rsaKey.PublicKey, "RSA-OAEP-256", enc.name, signed, nil),
-			"ECDH-ES":        seal(t, &ec256.PublicKey, "ECDH-ES", enc.name, signed, nil),
-			"ECDH-ES+A256KW": seal(t, &ec384.PublicKey, "ECDH-ES+A256KW", enc.name, signed, map[string]any{"kid": "any", "typ": "at+jwt"}),
+			"RSA-OAEP-256":   seal(t, &rsaKey.PublicKey, "RSA-OAEP-256", enc, signed, nil),
+			"ECDH-ES":        seal(t, &ec256.PublicKey, "ECDH-ES", enc, signed, nil),
+			"ECDH-ES+A256KW": seal(t, &ec384.PublicKey, "ECDH-ES+A256KW", enc, signed, map[string]any{"kid": "any", "typ": "at+jwt"}),
 		} {
 			for range 2 {
 				if id, err := present(t, a, token); err != nil || id.Subject != "alice" || id.TokenHeader["kid"] != "k1" {
-					t.Errorf("%s %s: %v, %v", name, enc.name, id, err)
+					t.Errorf("%s %s: %v, %v", name, enc, id, err)
 				}
 			}
 		}
@@ -119,11 +121,11 @@ func TestSealedAccepted(t *testing.T) {
 // TestSealedRefused has a row for each way to make an encrypted token count for
 // what it is not, or cost more than it should.
 func TestSealedRefused(t *testing.T) {
-	issuer, stranger := newSigner(t, "k1", "ES256"), newSigner(t, "k1", "ES256")
+	issuer, stranger := josetest.New(t, "k1", "ES256"), josetest.New(t, "k1", "ES256")
 	rsaKey, ec, other := newRSA(t, 2048), newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
 	file := writePEM(t, rsaKey, ec)
 	a := newFromFile(t, func(c *Config) { c.DecryptionKeysFiles = []string{file} }, issuer)
-	signed := issuer.sign(t, issuer.header(), claims(testIssuer, nil))
+	signed := issuer.Sign(t, issuer.Header(), claims(testIssuer, nil))
 	oaep := func(text string, header map[string]any, options ...jwe.EncryptOption) string {
 		return seal(t, &rsaKey.PublicKey, "RSA-OAEP-256", "A256GCM", text, header, options...)
 	}
@@ -159,32 +161,32 @@ func TestSealedRefused(t *testing.T) {
 		{"alg is missing", withHeader(t, good, map[string]any{"alg": nil})},
 		{"enc is missing", withHeader(t, good, map[string]any{"enc": nil})},
 		{"changed header", withHeader(t, good, map[string]any{"kid": "x"})},
-		{"header is no object", parts(good, 0, b64([]byte("[]")))},
+		{"header is no object", parts(good, 0, josetest.Base64([]byte("[]")))},
 		{"no encrypted key", parts(good, 1, "")},
-		{"short initialization vector", parts(good, 2, b64(make([]byte, 8)))},
+		{"short initialization vector", parts(good, 2, josetest.Base64(make([]byte, 8)))},
 		{"no initialization vector", parts(good, 2, "")},
 		{"no ciphertext", parts(good, 3, "")},
-		{"other ciphertext", parts(good, 3, b64([]byte(signed)))},
-		{"short tag", parts(good, 4, b64(make([]byte, 4)))},
-		{"tag of zeros", parts(good, 4, b64(make([]byte, 16)))},
+		{"other ciphertext", parts(good, 3, josetest.Base64([]byte(signed)))},
+		{"short tag", parts(good, 4, josetest.Base64(make([]byte, 4)))},
+		{"tag of zeros", parts(good, 4, josetest.Base64(make([]byte, 16)))},
 		{"padding", good + "="},
 		{"line break", good + "\n"},
 		{"for another key", seal(t, &other.PublicKey, "ECDH-ES", "A256GCM", signed, nil)},
-		{"ephemeral key off the curve", withHeader(t, ecdh, map[string]any{"epk": map[string]any{"kty": "EC", "crv": "P-256", "x": b64(secret), "y": b64(secret)}})},
-		{"ephemeral key of another curve", withHeader(t, ecdh, map[string]any{"epk": publicOf(newSigner(t, "", "ES384"))})},
+		{"ephemeral key off the curve", withHeader(t, ecdh, map[string]any{"epk": map[string]any{"kty": "EC", "crv": "P-256", "x": josetest.Base64(secret), "y": josetest.Base64(secret)}})},
+		{"ephemeral key of another curve", withHeader(t, ecdh, map[string]any{"epk": publicOf(josetest.New(t, "", "ES384"))})},
 		{"ephemeral key with a private part", withHeader(t, ecdh, map[string]any{"epk": map[string]any{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "d": "AA"}})},
 		{"ephemeral key is text", withHeader(t, ecdh, map[string]any{"epk": "x"})},
 		{"no ephemeral key", withHeader(t, ecdh, map[string]any{"epk": nil})},
 		{"ephemeral key without need", withHeader(t, good, map[string]any{"epk": publicOf(issuer)})},
-		{"ECDH-ES with an encrypted key", parts(ecdh, 1, b64(make([]byte, 40)))},
-		{"claims without a signature", oaep(mustJSON(t, claims(testIssuer, nil)), nil)},
-		{"inside: alg none", oaep(b64([]byte(`{"alg":"none"}`))+"."+b64([]byte(mustJSON(t, claims(testIssuer, nil))))+".", nil)},
-		{"inside: signed by somebody else", oaep(stranger.sign(t, stranger.header(), claims(testIssuer, nil)), nil)},
-		{"inside: another issuer", oaep(issuer.sign(t, issuer.header(), claims("https://other.example", nil)), nil)},
-		{"inside: another audience", oaep(issuer.sign(t, issuer.header(), claims(testIssuer, map[string]any{"aud": "x"})), nil)},
-		{"inside: expired", oaep(issuer.sign(t, issuer.header(), claims(testIssuer, map[string]any{"exp": testNow.Unix() - 3600})), nil)},
+		{"ECDH-ES with an encrypted key", parts(ecdh, 1, josetest.Base64(make([]byte, 40)))},
+		{"claims without a signature", oaep(josetest.JSON(t, claims(testIssuer, nil)), nil)},
+		{"inside: alg none", oaep(josetest.Base64([]byte(`{"alg":"none"}`))+"."+josetest.Base64([]byte(josetest.JSON(t, claims(testIssuer, nil))))+".", nil)},
+		{"inside: signed by somebody else", oaep(stranger.Sign(t, stranger.Header(), claims(testIssuer, nil)), nil)},
+		{"inside: another issuer", oaep(issuer.Sign(t, issuer.Header(), claims("https://other.example", nil)), nil)},
+		{"inside: another audience", oaep(issuer.Sign(t, issuer.Header(), claims(testIssuer, map[string]any{"aud": "x"})), nil)},
+		{"inside: expired", oaep(issuer.Sign(t, issuer.Header(), claims(testIssuer, map[string]any{"exp": testNow.Unix() - 3600})), nil)},
 		{"inside: encrypted again", oaep(good, nil)},
-		{"JSON serialization", mustJSON(t, map[string]any{"protected": "e30", "ciphertext": "AA"})},
+		{"JSON serialization", josetest.JSON(t, map[string]any{"protected": "e30", "ciphertext": "AA"})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			id, err := present(t, a, tt.token)
@@ -205,7 +207,7 @@ func TestSealedRefused(t *testing.T) {
 // TestSealedIsLimited: whoever sends what cannot be decrypted, or what nobody
 // signed, is kept away like a forger.
 func TestSealedIsLimited(t *testing.T) {
-	issuer, ec, other := newSigner(t, "k1", "ES256"), newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
+	issuer, ec, other := josetest.New(t, "k1", "ES256"), newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
 	file := writePEM(t, ec)
 	for name, token := range map[string]string{
 		"for another key": seal(t, &other.PublicKey, "ECDH-ES", "A256GCM", "x", nil),
@@ -227,7 +229,7 @@ func TestSealedIsLimited(t *testing.T) {
 // TestOpenerKeys: JWKs with their kid, new keys in the file, and files that are no
 // good.
 func TestOpenerKeys(t *testing.T) {
-	issuer, first, second := newSigner(t, "k1", "ES256"), newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
+	issuer, first, second := josetest.New(t, "k1", "ES256"), newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
 	asJWK := func(kid string, key any) jwk.Key {
 		k, err := jwk.FromRaw(key)
 		if err != nil {
@@ -238,9 +240,9 @@ func TestOpenerKeys(t *testing.T) {
 		}
 		return k
 	}
-	file := writeKeyFile(t, []byte(mustJSON(t, asJWK("one", first))))
+	file := writeKeyFile(t, []byte(josetest.JSON(t, asJWK("one", first))))
 	a := newFromFile(t, func(c *Config) { c.DecryptionKeysFiles = []string{file} }, issuer)
-	signed := issuer.sign(t, issuer.header(), claims(testIssuer, nil))
+	signed := issuer.Sign(t, issuer.Header(), claims(testIssuer, nil))
 	token := func(kid string, key *ecdsa.PrivateKey) string {
 		return seal(t, &key.PublicKey, "ECDH-ES", "A128GCM", signed, map[string]any{"kid": kid})
 	}
@@ -250,7 +252,7 @@ func TestOpenerKeys(t *testing.T) {
 	if _, err := present(t, a, token("two", first)); !errors.Is(err, authn.ErrForeign) {
 		t.Errorf("with another kid: %v, want ErrForeign", err)
 	}
-	set := mustJSON(t, map[string]any{"keys": []any{asJWK("one", first), asJWK("two", second)}})
+	set := josetest.JSON(t, map[string]any{"keys": []any{asJWK("one", first), asJWK("two", second)}})
 	if err := os.WriteFile(file, []byte(set), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -262,9 +264,9 @@ func TestOpenerKeys(t *testing.T) {
 	}
 	for name, data := range map[string]string{
 		"empty": "", "text": "secret", "no keys": `{"keys":[]}`,
-		"public key":    mustJSON(t, issuer.jwk()),
+		"public key":    josetest.JSON(t, issuer.JWK()),
 		"shared secret": `{"kty":"oct","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}`,
-		"short RSA":     mustJSON(t, asJWK("", newShortRSA(t))),
+		"short RSA":     josetest.JSON(t, asJWK("", newShortRSA(t))),
 	} {
 		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
 			t.Fatal(err)

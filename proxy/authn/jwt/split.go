@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -19,7 +20,7 @@ type splitter struct {
 	finder  *splittoken.Finder
 	limiter *limit.Limiter
 	refused *tokencache.Cache[error] // so that a stranger's tokens push out nothing but each other
-	allowed map[string]algorithm
+	allowed map[string]jose.Algorithm
 	count   lookups
 }
 
@@ -48,7 +49,7 @@ func newLookups(name string, metrics *meter.Registry) lookups {
 }
 
 // newSplitter returns nil without a configuration.
-func newSplitter(c *splittoken.Config, allowed map[string]algorithm, count lookups) (*splitter, error) {
+func newSplitter(c *splittoken.Config, allowed map[string]jose.Algorithm, count lookups) (*splitter, error) {
 	if c == nil {
 		return nil, nil //nolint:nilnil // a nil splitter completes no token
 	}
@@ -67,32 +68,17 @@ func newSplitter(c *splittoken.Config, allowed map[string]algorithm, count looku
 // takes reports whether token has the form and the length of a signature by one of
 // the algorithms. Other opaque tokens are not worth a look-up.
 func (s *splitter) takes(token string) bool {
-	if s == nil || len(token) > maxRSABits/8*4/3+2 {
+	if s == nil || len(token) > jose.MaxSignature {
 		return false
 	}
-	raw, err := decodePart(token)
+	raw, err := jose.DecodeBase64(token)
 	if err != nil {
 		return false
 	}
 	for _, alg := range s.allowed {
-		if alg.signs(len(raw)) {
+		if alg.Signs(len(raw)) {
 			return true
 		}
-	}
-	return false
-}
-
-// signs reports whether signatures can be n bytes long.
-func (a algorithm) signs(n int) bool {
-	switch a.family {
-	case familyPKCS1, familyPSS:
-		return n >= minRSABits/8 && n <= maxRSABits/8
-	case familyECDSA:
-		return n == 2*((a.curve.Params().BitSize+7)/8)
-	case familyEdDSA:
-		return n == 64
-	case familyHMAC:
-		return n == a.hash.Size()
 	}
 	return false
 }

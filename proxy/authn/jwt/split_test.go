@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,15 +20,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/engine/meter/metertest"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/splittoken"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
 // shelf is a web server with the records of split tokens.
@@ -108,7 +107,7 @@ func (s *shelf) config() *splittoken.Config {
 	return &c
 }
 
-func splitting(t *testing.T, deps Deps, c *splittoken.Config, signers ...*signer) *Authenticator {
+func splitting(t *testing.T, deps Deps, c *splittoken.Config, signers ...*josetest.Signer) *Authenticator {
 	t.Helper()
 	a := newWith(t, deps, func(all *Config) { all.SplitToken = c }, signers...)
 	t.Cleanup(a.split.finder.Close)
@@ -118,9 +117,9 @@ func splitting(t *testing.T, deps Deps, c *splittoken.Config, signers ...*signer
 func TestSplitToken(t *testing.T) {
 	for _, alg := range []string{"RS256", "PS256", "ES256", "EdDSA"} {
 		t.Run(alg, func(t *testing.T) {
-			key, s := newSigner(t, "k1", alg), newShelf(t)
+			key, s := josetest.New(t, "k1", alg), newShelf(t)
 			a := splitting(t, Deps{}, s.config(), key)
-			whole := key.sign(t, key.header(), claims(testIssuer, nil))
+			whole := key.Sign(t, key.Header(), claims(testIssuer, nil))
 			signature := s.split(whole)
 			for range 2 { // the second time from the cache
 				r := &authn.Request{Authorization: "Bearer " + signature, Now: testNow}
@@ -145,20 +144,20 @@ func TestSplitToken(t *testing.T) {
 // TestSplitTokenRefused: what is joined is judged by all the rules of a JWT, and what
 // is wrong about it stays refused without further look-ups.
 func TestSplitTokenRefused(t *testing.T) {
-	key, other, s := newSigner(t, "k1", "RS256"), newSigner(t, "k1", "RS256"), newShelf(t)
+	key, other, s := josetest.New(t, "k1", "RS256"), josetest.New(t, "k1", "RS256"), newShelf(t)
 	strange, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other.private = strange
-	sign := func(change map[string]any) string { return key.sign(t, key.header(), claims(testIssuer, change)) }
+	other.Private = strange
+	sign := func(change map[string]any) string { return key.Sign(t, key.Header(), claims(testIssuer, change)) }
 	under := func(token, record string) string {
 		_, signature := halves(token)
 		s.put(signature, record)
 		return signature
 	}
 	mallory, _ := halves(sign(map[string]any{"sub": "mallory"}))
-	plain, _ := halves(key.sign(t, map[string]any{"alg": "none"}, claims(testIssuer, nil)))
+	plain, _ := halves(key.Sign(t, map[string]any{"alg": "none"}, claims(testIssuer, nil)))
 	good := s.split(sign(nil))
 	for _, tt := range []struct {
 		name, token string
@@ -166,15 +165,15 @@ func TestSplitTokenRefused(t *testing.T) {
 		lookups     int64
 	}{
 		{"good", good, nil, 1},
-		{"not stored", b64(make([]byte, 256)), authn.ErrForeign, 1},
-		{"signed by another key", s.split(other.sign(t, key.header(), claims(testIssuer, nil))), authn.ErrSignature, 1},
+		{"not stored", josetest.Base64(make([]byte, 256)), authn.ErrForeign, 1},
+		{"signed by another key", s.split(other.Sign(t, key.Header(), claims(testIssuer, nil))), authn.ErrSignature, 1},
 		{"payload of another token", under(sign(map[string]any{"jti": "1"}), mallory), authn.ErrSignature, 1},
 		{"header says none", under(sign(map[string]any{"jti": "2"}), plain), authn.ErrInvalid, 1},
 		{"expired", s.split(sign(map[string]any{"exp": testNow.Add(-time.Hour).Unix()})), authn.ErrExpired, 1},
 		{"another audience", s.split(sign(map[string]any{"aud": "billing"})), authn.ErrAudience, 1},
 		{"another issuer", s.split(sign(map[string]any{"iss": "https://other.example"})), authn.ErrIssuer, 1},
-		{"a logout token", s.split(key.sign(t, changed(key.header(), map[string]any{"typ": "logout+jwt"}), claims(testIssuer, nil))), authn.ErrInvalid, 1},
-		{"a byte too short", b64(make([]byte, 255)), authn.ErrForeign, 0},
+		{"a logout token", s.split(key.Sign(t, changed(key.Header(), map[string]any{"typ": "logout+jwt"}), claims(testIssuer, nil))), authn.ErrInvalid, 1},
+		{"a byte too short", josetest.Base64(make([]byte, 255)), authn.ErrForeign, 0},
 		{"an opaque token", "mF_9.B5f-4.1JqM", authn.ErrForeign, 0},
 		{"not canonical", good[:len(good)-1] + "B", authn.ErrForeign, 0},
 		{"with padding", good + "==", authn.ErrForeign, 0},
@@ -202,7 +201,7 @@ func TestSplitTokenRefused(t *testing.T) {
 // TestSplitTokenIsNobodys: a signature that nobody knows never falls through to
 // anonymous.
 func TestSplitTokenIsNobodys(t *testing.T) {
-	key, s := newSigner(t, "k1", "RS256"), newShelf(t)
+	key, s := josetest.New(t, "k1", "RS256"), newShelf(t)
 	chain, err := authn.New([]authn.Named{
 		{Name: "split", Authenticator: splitting(t, Deps{}, s.config(), key)},
 		{Name: "anyone", Authenticator: anonymous.New("anyone", anonymous.Config{})},
@@ -210,7 +209,7 @@ func TestSplitTokenIsNobodys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := chain.Authenticate(t.Context(), &authn.Request{Authorization: "Bearer " + b64(make([]byte, 256)), Now: testNow})
+	id, err := chain.Authenticate(t.Context(), &authn.Request{Authorization: "Bearer " + josetest.Base64(make([]byte, 256)), Now: testNow})
 	if !errors.Is(err, authn.ErrInvalid) {
 		t.Errorf("got %+v, %v, want ErrInvalid", id, err)
 	}
@@ -219,13 +218,13 @@ func TestSplitTokenIsNobodys(t *testing.T) {
 // TestSplitTokenWithoutStore: a store that does not answer, or answers nonsense, closes;
 // it is asked again, and what was verified goes on.
 func TestSplitTokenWithoutStore(t *testing.T) {
-	key, s := newSigner(t, "k1", "RS256"), newShelf(t)
+	key, s := josetest.New(t, "k1", "RS256"), newShelf(t)
 	a := splitting(t, Deps{}, s.config(), key)
-	known := s.split(key.sign(t, key.header(), claims(testIssuer, nil)))
+	known := s.split(key.Sign(t, key.Header(), claims(testIssuer, nil)))
 	if _, err := present(t, a, known); err != nil {
 		t.Fatal(err)
 	}
-	next := s.split(key.sign(t, key.header(), claims(testIssuer, map[string]any{"sub": "bob"})))
+	next := s.split(key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"sub": "bob"})))
 	right := maps.Clone(s.records)
 	for name, spoil := range map[string]func(){
 		"500":            func() { s.answers(http.StatusInternalServerError) },
@@ -234,7 +233,7 @@ func TestSplitTokenWithoutStore(t *testing.T) {
 		"garbage":        func() { s.put(next, "<html>") },
 		"no payload":     func() { s.put(next, "eyJ9.") },
 		"huge":           func() { s.put(next, "a."+strings.Repeat("b", 17<<10)) },
-		"somebody's JWT": func() { s.put(next, key.sign(t, key.header(), claims(testIssuer, nil))) },
+		"somebody's JWT": func() { s.put(next, key.Sign(t, key.Header(), claims(testIssuer, nil))) },
 	} {
 		spoil()
 		if _, err := present(t, a, next); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrNotMine) {
@@ -250,7 +249,7 @@ func TestSplitTokenWithoutStore(t *testing.T) {
 		t.Errorf("once the store is right again: %v", err)
 	}
 	s.Close()
-	if _, err := present(t, a, b64(make([]byte, 256))); !errors.Is(err, authn.ErrUnavailable) {
+	if _, err := present(t, a, josetest.Base64(make([]byte, 256))); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("without a server: %v, want ErrUnavailable", err)
 	}
 }
@@ -258,10 +257,10 @@ func TestSplitTokenWithoutStore(t *testing.T) {
 // TestSplitTokenAges: a record that was deleted opens until max_age and no longer, and
 // none longer than its token.
 func TestSplitTokenAges(t *testing.T) {
-	key, s := newSigner(t, "k1", "RS256"), newShelf(t)
+	key, s := josetest.New(t, "k1", "RS256"), newShelf(t)
 	a := splitting(t, Deps{}, s.config(), key)
-	gone := s.split(key.sign(t, key.header(), claims(testIssuer, nil)))
-	short := s.split(key.sign(t, key.header(), claims(testIssuer, map[string]any{"exp": testNow.Unix() + 10})))
+	gone := s.split(key.Sign(t, key.Header(), claims(testIssuer, nil)))
+	short := s.split(key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"exp": testNow.Unix() + 10})))
 	for _, token := range []string{gone, short} {
 		if _, err := present(t, a, token); err != nil {
 			t.Fatal(err)
@@ -285,7 +284,7 @@ func TestSplitTokenAges(t *testing.T) {
 	always := s.config()
 	always.MaxAge = 0
 	a = splitting(t, Deps{}, always, key)
-	token := s.split(key.sign(t, key.header(), claims(testIssuer, map[string]any{"sub": "carol"})))
+	token := s.split(key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"sub": "carol"})))
 	if _, err := present(t, a, token); err != nil {
 		t.Errorf("max_age 0: %v", err)
 	}
@@ -298,12 +297,12 @@ func TestSplitTokenAges(t *testing.T) {
 // TestSplitTokenLimit: a client with made-up signatures buys a number of look-ups and no
 // more; what was verified passes, and other clients notice nothing. All is counted.
 func TestSplitTokenLimit(t *testing.T) {
-	key, s, metrics := newSigner(t, "k1", "RS256"), newShelf(t), meter.New()
+	key, s, metrics := josetest.New(t, "k1", "RS256"), newShelf(t), meter.New()
 	c := s.config()
 	c.LookupLimit = limit.Config{Failures: 1, Burst: 3}
 	a := splitting(t, Deps{Metrics: metrics}, c, key)
-	known := s.split(key.sign(t, key.header(), claims(testIssuer, nil)))
-	fresh := s.split(key.sign(t, key.header(), claims(testIssuer, map[string]any{"sub": "bob"})))
+	known := s.split(key.Sign(t, key.Header(), claims(testIssuer, nil)))
+	fresh := s.split(key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"sub": "bob"})))
 	const forger, other = "192.0.2.1", "192.0.2.2"
 	if _, err := from(t, a, forger, known, testNow); err != nil {
 		t.Fatal(err)
@@ -311,7 +310,7 @@ func TestSplitTokenLimit(t *testing.T) {
 	for i := range 20 {
 		made := make([]byte, 256)
 		made[0] = byte(i)
-		_, err := from(t, a, forger, b64(made), testNow)
+		_, err := from(t, a, forger, josetest.Base64(made), testNow)
 		tooMany := (*authn.TooManyError)(nil)
 		if limited := i >= 3; errors.As(err, &tooMany) != limited || errors.Is(err, authn.ErrForeign) == limited {
 			t.Fatalf("made-up signature %d: %v", i, err)
@@ -345,7 +344,7 @@ func TestSplitTokenLimit(t *testing.T) {
 // TestSplitTokenBound: what a split token is bound to is proven for the signature, the
 // token that the client has (RFC 9449 section 4.3, ath).
 func TestSplitTokenBound(t *testing.T) {
-	key, holder, s := newSigner(t, "k1", "RS256"), newSigner(t, "", "ES256"), newShelf(t)
+	key, holder, s := josetest.New(t, "k1", "RS256"), josetest.New(t, "", "ES256"), newShelf(t)
 	a := splitting(t, Deps{}, s.config(), key)
 	whole := boundToken(t, key, holder, nil)
 	signature := s.split(whole)
@@ -362,7 +361,7 @@ func TestSplitTokenBound(t *testing.T) {
 
 // TestSplitTokenCredentials: the gateway says who it is, and reads a changed file.
 func TestSplitTokenCredentials(t *testing.T) {
-	key, s := newSigner(t, "k1", "RS256"), newShelf(t)
+	key, s := josetest.New(t, "k1", "RS256"), newShelf(t)
 	c := s.config()
 	c.BearerTokenFile = filepath.Join(t.TempDir(), "token")
 	holds := func(text string) {
@@ -375,7 +374,7 @@ func TestSplitTokenCredentials(t *testing.T) {
 	a := splitting(t, Deps{}, c, key)
 	shown := func(n int) string {
 		t.Helper()
-		token := s.split(key.sign(t, key.header(), claims(testIssuer, map[string]any{"jti": fmt.Sprint(n)})))
+		token := s.split(key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"jti": fmt.Sprint(n)})))
 		if _, err := present(t, a, token); err != nil {
 			t.Fatal(err)
 		}
@@ -403,56 +402,19 @@ func TestSplitTokenCredentials(t *testing.T) {
 	}
 }
 
-// redisServer is a real Redis with a password.
-func redisServer(t *testing.T) (address string, stop func()) {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed, which this test runs; do it with: make deps")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	l.Close()
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(), "--requirepass", "s3cret")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-	}
-	t.Cleanup(stop)
-	return address, stop
-}
-
 // TestSplitTokenInRedis looks records up in a real Redis, which lets them end.
 func TestSplitTokenInRedis(t *testing.T) {
-	address, stop := redisServer(t)
-	password := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(password, []byte("s3cret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	writer := redis.NewClient(&redis.Options{Addr: address, Password: "s3cret", DialerRetries: 1})
-	defer writer.Close()
-	if !eventually(t, 20*time.Second, func() bool { return writer.Ping(t.Context()).Err() == nil }) {
-		t.Fatal("Redis does not answer")
-	}
+	server := redistest.Start(t, t.TempDir(), redistest.ByPassword)
+	writer := server.Client()
 	c := splittoken.Default()
-	c.Redis = &splittoken.RedisConfig{Address: address, PasswordFile: password, Prefix: "split:"}
+	c.Redis = &splittoken.RedisConfig{
+		Server: redis.Server{Address: server.Address, PasswordFile: server.File("password", redistest.Password+"\n")}, Prefix: "split:",
+	}
 	c.Timeout = 20 * time.Second // the machine may be slow
-	key := newSigner(t, "k1", "RS256")
+	key := josetest.New(t, "k1", "RS256")
 	a := splitting(t, Deps{}, &c, key)
 	store := func(sub string, life time.Duration) string {
-		record, signature := halves(key.sign(t, key.header(), claims(testIssuer, map[string]any{"sub": sub})))
+		record, signature := halves(key.Sign(t, key.Header(), claims(testIssuer, map[string]any{"sub": sub})))
 		if err := writer.Set(t.Context(), "split:"+hashOf(signature), record, life).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -469,7 +431,7 @@ func TestSplitTokenInRedis(t *testing.T) {
 		t.Errorf("a record that has ended: %v, want ErrForeign", err)
 	}
 	carol := store("carol", time.Hour)
-	stop()
+	server.Kill()
 	if _, err := present(t, a, carol); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("without Redis: %v, want ErrUnavailable", err)
 	}

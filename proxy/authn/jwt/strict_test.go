@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // TestScopeClaims: scopes come as text or as an array, from the claims that are
 // listed and from no other.
 func TestScopeClaims(t *testing.T) {
-	key := newSigner(t, "k1", "ES256")
+	key := josetest.New(t, "k1", "ES256")
 	for _, tt := range []struct {
 		name   string
 		from   []string // nil: the default
@@ -26,6 +27,8 @@ func TestScopeClaims(t *testing.T) {
 		{"empty", nil, map[string]any{"scope": ""}, nil, false},
 		{"a claim that is not listed", nil, map[string]any{"scope": nil, "permissions": []string{"a"}}, nil, false},
 		{"permissions", []string{"permissions"}, map[string]any{"scope": "b", "permissions": []string{"a"}}, []string{"a"}, false},
+		{"names with spaces", []string{"roles"}, map[string]any{"roles": []string{"billing admin", "reader"}}, []string{"reader"}, false},
+		{"names with other spaces", nil, map[string]any{"scope": "a\u00a0admin b\tadmin c"}, []string{"a\u00a0admin", "b\tadmin", "c"}, false},
 		{"none", []string{}, map[string]any{"scope": "a"}, nil, false},
 		{"a number", nil, map[string]any{"scope": 1}, nil, true},
 		{"an array with a number", []string{"permissions"}, map[string]any{"permissions": []any{"a", 1}}, nil, true},
@@ -36,7 +39,7 @@ func TestScopeClaims(t *testing.T) {
 					c.ScopeClaims = tt.from
 				}
 			}, key)
-			id, err := present(t, a, key.sign(t, key.header(), claims(testIssuer, tt.change)))
+			id, err := present(t, a, key.Sign(t, key.Header(), claims(testIssuer, tt.change)))
 			if tt.bad {
 				if !errors.Is(err, authn.ErrInvalid) {
 					t.Errorf("got %v, want ErrInvalid", err)
@@ -54,7 +57,7 @@ func TestScopeClaims(t *testing.T) {
 // audiences and token types, whichever is asked first.
 func TestIssuersOfOneRoute(t *testing.T) {
 	const partner = "https://partner.example"
-	corpKey, partnerKey := newSigner(t, "k1", "ES256"), newSigner(t, "k1", "EdDSA")
+	corpKey, partnerKey := josetest.New(t, "k1", "ES256"), josetest.New(t, "k1", "EdDSA")
 	corp := newFromFile(t, func(c *Config) { c.Algorithms = []string{"ES256"} }, corpKey)
 	other := newFromFile(t, func(c *Config) {
 		c.Issuer, c.Audiences, c.Algorithms, c.TokenTypes = partner, []string{"partner-api"}, []string{"EdDSA"}, []string{"JWT"}
@@ -72,13 +75,13 @@ func TestIssuersOfOneRoute(t *testing.T) {
 		for _, tt := range []struct {
 			name, token, issuer string
 		}{
-			{"of the one", corpKey.sign(t, corpKey.header(), claims(testIssuer, nil)), testIssuer},
-			{"of the other", partnerKey.sign(t, asJWT, claims(partner, good)), partner},
-			{"the one's, signed by the other", partnerKey.sign(t, partnerKey.header(), claims(testIssuer, nil)), ""},
-			{"the other's, signed by the one", corpKey.sign(t, corpKey.header(), claims(partner, good)), ""},
-			{"the other's with the one's audience", partnerKey.sign(t, asJWT, claims(partner, nil)), ""},
-			{"the other's with the one's type", partnerKey.sign(t, partnerKey.header(), claims(partner, good)), ""},
-			{"of a third", corpKey.sign(t, corpKey.header(), claims("https://third.example", nil)), ""},
+			{"of the one", corpKey.Sign(t, corpKey.Header(), claims(testIssuer, nil)), testIssuer},
+			{"of the other", partnerKey.Sign(t, asJWT, claims(partner, good)), partner},
+			{"the one's, signed by the other", partnerKey.Sign(t, partnerKey.Header(), claims(testIssuer, nil)), ""},
+			{"the other's, signed by the one", corpKey.Sign(t, corpKey.Header(), claims(partner, good)), ""},
+			{"the other's with the one's audience", partnerKey.Sign(t, asJWT, claims(partner, nil)), ""},
+			{"the other's with the one's type", partnerKey.Sign(t, partnerKey.Header(), claims(partner, good)), ""},
+			{"of a third", corpKey.Sign(t, corpKey.Header(), claims("https://third.example", nil)), ""},
 		} {
 			for range 2 { // the second time from memory
 				id, err := chain.Authenticate(t.Context(), &authn.Request{Authorization: "Bearer " + tt.token, Now: testNow})

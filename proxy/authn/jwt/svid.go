@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/certs"
 )
 
@@ -45,59 +46,20 @@ func (c Config) validateSVID() error {
 		errs = append(errs, setting.Problemf("insecure_allow_unsigned", "cannot be set together with trust_domain: an SVID is signed"))
 	}
 	for _, name := range c.Algorithms {
-		if _, known := algorithmOf(name); known && !slices.Contains(svidAlgorithms(), name) {
+		if _, known := jose.AlgorithmOf(name); known && !slices.Contains(svidAlgorithms(), name) {
 			errs = append(errs, setting.Problemf("algorithms", "%s is not one of JWT-SVIDs: %s", name, strings.Join(svidAlgorithms(), ", ")))
 		}
 	}
 	for _, typ := range c.TokenTypes {
-		if !slices.ContainsFunc(svidTypes(), func(t string) bool { return mediaType(t) == mediaType(typ) }) {
+		if !slices.ContainsFunc(svidTypes(), func(t string) bool { return jose.MediaType(t) == jose.MediaType(typ) }) {
 			errs = append(errs, setting.Problemf("token_types", "%q is not one of JWT-SVIDs: JWT, JOSE or none", typ))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// parseBundle reads the keys for jwt-svid of a SPIFFE trust bundle (SPIFFE Trust Domain
-// and Bundle section 4). Others are ignored, as section 4.2.2 says. A bundle without keys
-// says that the trust domain has taken all of them back.
-func parseBundle(data []byte) (*keySet, error) {
-	if len(data) > maxKeySet {
-		return nil, fmt.Errorf("trust bundle is larger than %d bytes", maxKeySet)
-	}
-	doc, err := decodeObject(data)
-	if err != nil {
-		return nil, fmt.Errorf("trust bundle: %w", err)
-	}
-	members, ok := doc["keys"].([]any)
-	if !ok {
-		return nil, errors.New(`trust bundle has no array "keys"`)
-	}
-	if len(members) > maxKeys {
-		return nil, fmt.Errorf("trust bundle has more than %d keys", maxKeys)
-	}
-	var ours []any
-	var ignored []string
-	for i, m := range members {
-		entry, _ := m.(map[string]any)
-		if kid, _ := entry["kid"].(string); entry["use"] != "jwt-svid" || kid == "" {
-			ignored = append(ignored, fmt.Sprintf("key %d: not one with a kid for jwt-svid", i))
-			continue
-		}
-		entry["use"] = "sig" // the same purpose in the words of RFC 7517
-		ours = append(ours, entry)
-	}
-	if len(ours) == 0 {
-		return &keySet{byID: map[string]*key{}, ignored: ignored}, nil
-	}
-	set, err := newKeySet(ours, false)
-	if err == nil {
-		set.ignored = append(ignored, set.ignored...)
-	}
-	return set, err
-}
-
 // own sees whether a token is of our issuer, or of our trust domain, by its own word.
-func (r *rules) own(t *compact, claims map[string]any) error {
+func (r *rules) own(t *jose.JWS, claims map[string]any) error {
 	if r.trustDomain != "" {
 		if err := r.ownSubject(claims); err != nil || !r.checkIssuer {
 			return err

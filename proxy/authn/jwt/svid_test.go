@@ -11,20 +11,21 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // bundle returns a SPIFFE trust bundle: these keys for jwt-svid, and one for x509-svid
 // that says nothing about tokens.
-func bundle(t testing.TB, signers ...*signer) string {
+func bundle(t testing.TB, signers ...*josetest.Signer) string {
 	t.Helper()
 	keys := []any{map[string]any{"kty": "EC", "crv": "P-256", "use": "x509-svid", "x": "AA", "y": "AA", "x5c": []string{"AA=="}}}
 	for _, s := range signers {
-		k := s.jwk()
+		k := s.JWK()
 		k["use"] = "jwt-svid"
 		delete(k, "alg") // as SPIRE writes it
 		keys = append(keys, k)
 	}
-	return mustJSON(t, map[string]any{"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": 300})
+	return josetest.JSON(t, map[string]any{"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": 300})
 }
 
 const caller = "spiffe://example.org/ns/shop/sa/cart"
@@ -40,11 +41,11 @@ func svid(change map[string]any) map[string]any {
 	return c
 }
 
-func svidHeader(s *signer) map[string]any {
-	return map[string]any{"alg": s.alg, "kid": s.kid, "typ": "JWT"}
+func svidHeader(s *josetest.Signer) map[string]any {
+	return map[string]any{"alg": s.Algorithm, "kid": s.KeyID, "typ": "JWT"}
 }
 
-func newSVID(t testing.TB, change func(*Config), signers ...*signer) (*Authenticator, string) {
+func newSVID(t testing.TB, change func(*Config), signers ...*josetest.Signer) (*Authenticator, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "bundle.json")
 	if err := os.WriteFile(file, []byte(bundle(t, signers...)), 0o600); err != nil {
@@ -64,31 +65,31 @@ func newSVID(t testing.TB, change func(*Config), signers ...*signer) (*Authentic
 
 // TestSVID is the table of what a JWT-SVID must be like.
 func TestSVID(t *testing.T) {
-	es, rs, ps := newSigner(t, "es", "ES256"), newSigner(t, "rs", "RS256"), newSigner(t, "ps", "PS512")
-	ed, other := newSigner(t, "ed", "EdDSA"), newSigner(t, "es", "ES256")
+	es, rs, ps := josetest.New(t, "es", "ES256"), josetest.New(t, "rs", "RS256"), josetest.New(t, "ps", "PS512")
+	ed, other := josetest.New(t, "ed", "EdDSA"), josetest.New(t, "es", "ES256")
 	a, _ := newSVID(t, nil, es, rs, ps, ed)
-	with := func(change map[string]any) string { return es.sign(t, svidHeader(es), svid(change)) }
+	with := func(change map[string]any) string { return es.Sign(t, svidHeader(es), svid(change)) }
 	typ := func(v any) string {
 		h := svidHeader(es)
 		if h["typ"] = v; v == nil {
 			delete(h, "typ")
 		}
-		return es.sign(t, h, svid(nil))
+		return es.Sign(t, h, svid(nil))
 	}
 	for name, tt := range map[string]struct {
 		token string
 		want  error // nil: accepted
 	}{
 		"plain":                      {with(nil), nil},
-		"RS256":                      {rs.sign(t, svidHeader(rs), svid(nil)), nil},
-		"PS512":                      {ps.sign(t, svidHeader(ps), svid(nil)), nil},
+		"RS256":                      {rs.Sign(t, svidHeader(rs), svid(nil)), nil},
+		"PS512":                      {ps.Sign(t, svidHeader(ps), svid(nil)), nil},
 		"with an iss":                {with(map[string]any{"iss": "https://anybody.example"}), nil},
 		"JOSE":                       {typ("JOSE"), nil},
 		"no typ":                     {typ(nil), nil},
 		"at+jwt":                     {typ("at+jwt"), authn.ErrInvalid},
 		"dpop+jwt":                   {typ("dpop+jwt"), authn.ErrInvalid},
-		"EdDSA":                      {ed.sign(t, svidHeader(ed), svid(nil)), authn.ErrInvalid},
-		"another's key":              {other.sign(t, svidHeader(other), svid(nil)), authn.ErrInvalid},
+		"EdDSA":                      {ed.Sign(t, svidHeader(ed), svid(nil)), authn.ErrInvalid},
+		"another's key":              {other.Sign(t, svidHeader(other), svid(nil)), authn.ErrInvalid},
 		"no aud":                     {with(map[string]any{"aud": nil}), authn.ErrAudience},
 		"another aud":                {with(map[string]any{"aud": []string{"billing"}}), authn.ErrAudience},
 		"no exp":                     {with(map[string]any{"exp": nil}), authn.ErrInvalid},
@@ -107,9 +108,9 @@ func TestSVID(t *testing.T) {
 		"escape":                     {with(map[string]any{"sub": "spiffe://example.org/%61"}), authn.ErrInvalid},
 		"query":                      {with(map[string]any{"sub": "spiffe://example.org/a?b"}), authn.ErrInvalid},
 		"fragment":                   {with(map[string]any{"sub": "spiffe://example.org/a#b"}), authn.ErrInvalid},
-		"key that comes with it":     {es.sign(t, map[string]any{"alg": "ES256", "typ": "JWT", "jwk": es.jwk()}, svid(nil)), authn.ErrInvalid},
+		"key that comes with it":     {es.Sign(t, map[string]any{"alg": "ES256", "typ": "JWT", "jwk": es.JWK()}, svid(nil)), authn.ErrInvalid},
 		"no signature":               {strings.TrimRight(with(nil), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"), authn.ErrInvalid},
-		"no kid, of a key that fits": {es.sign(t, map[string]any{"alg": "ES256"}, svid(nil)), nil},
+		"no kid, of a key that fits": {es.Sign(t, map[string]any{"alg": "ES256"}, svid(nil)), nil},
 	} {
 		id, err := present(t, a, tt.token)
 		if !errors.Is(err, tt.want) || errors.Is(err, authn.ErrForeign) != errors.Is(tt.want, authn.ErrForeign) {
@@ -123,10 +124,10 @@ func TestSVID(t *testing.T) {
 
 // TestSVIDIssuer: where an issuer is set, it must be the token's.
 func TestSVIDIssuer(t *testing.T) {
-	es := newSigner(t, "es", "ES256")
+	es := josetest.New(t, "es", "ES256")
 	a, _ := newSVID(t, func(c *Config) { c.Issuer = testIssuer }, es)
 	for iss, want := range map[any]error{testIssuer: nil, "https://other.example": authn.ErrForeign, nil: authn.ErrInvalid} {
-		if _, err := present(t, a, es.sign(t, svidHeader(es), svid(map[string]any{"iss": iss}))); !errors.Is(err, want) {
+		if _, err := present(t, a, es.Sign(t, svidHeader(es), svid(map[string]any{"iss": iss}))); !errors.Is(err, want) {
 			t.Errorf("iss %v: %v, want %v", iss, err, want)
 		}
 	}
@@ -135,8 +136,8 @@ func TestSVIDIssuer(t *testing.T) {
 // TestSVIDKeys: of a bundle only the keys for jwt-svid count, and a key set that is
 // none has none.
 func TestSVIDKeys(t *testing.T) {
-	es := newSigner(t, "es", "ES256")
-	token := es.sign(t, svidHeader(es), svid(nil))
+	es := josetest.New(t, "es", "ES256")
+	token := es.Sign(t, svidHeader(es), svid(nil))
 	for name, change := range map[string]func(map[string]any){
 		"for jwt-svid":  func(map[string]any) {},
 		"for x509-svid": func(k map[string]any) { k["use"] = "x509-svid" },
@@ -145,10 +146,10 @@ func TestSVIDKeys(t *testing.T) {
 		"without kid":   func(k map[string]any) { delete(k, "kid") },
 	} {
 		a, file := newSVID(t, nil, es)
-		k := es.jwk()
+		k := es.JWK()
 		k["use"] = "jwt-svid"
 		change(k)
-		if err := os.WriteFile(file, []byte(mustJSON(t, map[string]any{"keys": []any{k}})), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(josetest.JSON(t, map[string]any{"keys": []any{k}})), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.Reload(t.Context()); err != nil {
@@ -163,9 +164,9 @@ func TestSVIDKeys(t *testing.T) {
 // TestSVIDRotation: a bundle that changes counts at once, for tokens that were verified
 // before too; one that cannot be read leaves the last.
 func TestSVIDRotation(t *testing.T) {
-	first, second := newSigner(t, "first", "ES256"), newSigner(t, "second", "ES384")
+	first, second := josetest.New(t, "first", "ES256"), josetest.New(t, "second", "ES384")
 	a, file := newSVID(t, nil, first)
-	old, fresh := first.sign(t, svidHeader(first), svid(nil)), second.sign(t, svidHeader(second), svid(nil))
+	old, fresh := first.Sign(t, svidHeader(first), svid(nil)), second.Sign(t, svidHeader(second), svid(nil))
 	put := func(text string, ok bool) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -198,9 +199,9 @@ func TestSVIDRotation(t *testing.T) {
 
 // TestSVIDBundleEndpoint fetches the bundle.
 func TestSVIDBundleEndpoint(t *testing.T) {
-	es := newSigner(t, "es", "ES256")
-	is := newIssuer(t)
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, bundle(t, es)) })
+	es := josetest.New(t, "es", "ES256")
+	is := josetest.NewIssuer(t)
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, bundle(t, es)) })
 	c := Default()
 	c.TrustDomain, c.Audiences, c.JWKSURL = "example.org", []string{"orders-api"}, is.URL+"/keys"
 	a, err := New("mesh", c, Deps{})
@@ -210,7 +211,7 @@ func TestSVIDBundleEndpoint(t *testing.T) {
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := present(t, a, es.sign(t, svidHeader(es), svid(nil))); err != nil {
+	if _, err := present(t, a, es.Sign(t, svidHeader(es), svid(nil))); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // unsignedAlgorithm is the alg of tokens without a signature (RFC 7518 section
@@ -16,12 +17,12 @@ const unsignedAlgorithm = "none"
 // it or, for an unsigned token where the operator takes them, a key that nobody
 // has. Anything in the place of the signature is refused there: whoever put it
 // there believed that it would be checked.
-func (a *Authenticator) vouch(ctx context.Context, t *compact, client string, now time.Time) (*key, error) {
-	if t.alg != unsignedAlgorithm || !a.config.InsecureAllowUnsigned {
+func (a *Authenticator) vouch(ctx context.Context, t *jose.JWS, client string, now time.Time) (*jose.Key, error) {
+	if t.Algorithm != unsignedAlgorithm || !a.config.InsecureAllowUnsigned {
 		return a.verifySignature(ctx, t, client, now)
 	}
-	if len(t.signature) > 0 {
+	if len(t.Signature) > 0 {
 		return nil, fmt.Errorf("%w: %w: algorithm %q with a signature", authn.ErrInvalid, authn.ErrMalformed, unsignedAlgorithm)
 	}
-	return &key{}, nil
+	return &jose.Key{}, nil
 }

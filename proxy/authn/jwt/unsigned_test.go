@@ -7,18 +7,19 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // unsignedToken is a token that anybody can write.
 func unsignedToken(t *testing.T, alg string, claims any) string {
 	t.Helper()
-	return b64([]byte(mustJSON(t, map[string]any{"alg": alg, "typ": "JWT"}))) + "." + b64([]byte(mustJSON(t, claims))) + "."
+	return josetest.Base64([]byte(josetest.JSON(t, map[string]any{"alg": alg, "typ": "JWT"}))) + "." + josetest.Base64([]byte(josetest.JSON(t, claims))) + "."
 }
 
 // TestUnsigned: with the switch a token needs no signature, and everything else as
 // before; without it, nothing changes.
 func TestUnsigned(t *testing.T) {
-	k := newSigner(t, "k1", "RS256")
+	k := josetest.New(t, "k1", "RS256")
 	good := claims(testIssuer, nil)
 	without := func(name string) map[string]any {
 		c := claims(testIssuer, nil)
@@ -33,7 +34,7 @@ func TestUnsigned(t *testing.T) {
 		want  error // nil: accepted
 	}{
 		"unsigned":                {open, unsignedToken(t, "none", good), nil},
-		"signed":                  {open, k.sign(t, k.header(), good), nil},
+		"signed":                  {open, k.Sign(t, k.Header(), good), nil},
 		"without the switch":      {closed, unsignedToken(t, "none", good), authn.ErrInvalid},
 		"None":                    {open, unsignedToken(t, "None", good), authn.ErrInvalid},
 		"empty alg":               {open, unsignedToken(t, "", good), authn.ErrInvalid},
@@ -58,7 +59,7 @@ func TestUnsigned(t *testing.T) {
 
 // TestUnsignedEnds: what is remembered of an unsigned token ends with its lifetime.
 func TestUnsignedEnds(t *testing.T) {
-	a := newFromFile(t, func(c *Config) { c.InsecureAllowUnsigned = true }, newSigner(t, "k1", "RS256"))
+	a := newFromFile(t, func(c *Config) { c.InsecureAllowUnsigned = true }, josetest.New(t, "k1", "RS256"))
 	token := unsignedToken(t, "none", claims(testIssuer, nil))
 	if _, err := presentAt(t, a, token, testNow); err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func TestUnsignedEnds(t *testing.T) {
 // TestUnsignedWithout: an unsigned token may lack the claims that are listed, what it
 // has must hold, and a signed one lacks nothing.
 func TestUnsignedWithout(t *testing.T) {
-	k := newSigner(t, "k1", "RS256")
+	k := josetest.New(t, "k1", "RS256")
 	with := func(change map[string]any) map[string]any {
 		c := map[string]any{"sub": "1234567890", "iat": 1516239022}
 		maps.Copy(c, change)
@@ -103,9 +104,9 @@ func TestUnsignedWithout(t *testing.T) {
 		"expired":                 {loose, unsignedToken(t, "none", with(map[string]any{"exp": 1516239023})), authn.ErrExpired},
 		"exp 0":                   {loose, unsignedToken(t, "none", with(map[string]any{"exp": 0})), authn.ErrInvalid},
 		"not yet":                 {loose, unsignedToken(t, "none", with(map[string]any{"nbf": testNow.Add(time.Hour).Unix()})), authn.ErrNotYetValid},
-		"signed, no exp":          {loose, k.sign(t, k.header(), signed), authn.ErrInvalid},
-		"signed, no iss":          {loose, k.sign(t, k.header(), withoutIssuer), authn.ErrInvalid},
-		"signed, no aud":          {loose, k.sign(t, k.header(), withoutAudience), authn.ErrInvalid},
+		"signed, no exp":          {loose, k.Sign(t, k.Header(), signed), authn.ErrInvalid},
+		"signed, no iss":          {loose, k.Sign(t, k.Header(), withoutIssuer), authn.ErrInvalid},
+		"signed, no aud":          {loose, k.Sign(t, k.Header(), withoutAudience), authn.ErrInvalid},
 		"what is not listed":      {noAudience, unsignedToken(t, "none", with(nil)), authn.ErrInvalid},
 		"listed, and the others":  {noAudience, unsignedToken(t, "none", withoutAudience), nil},
 		"RS256 and not signed":    {loose, unsignedToken(t, "RS256", with(nil)), authn.ErrInvalid},

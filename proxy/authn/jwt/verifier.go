@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/keyring"
 )
 
 // Verifier verifies the JWTs of one issuer that are not a client's bearer tokens,
@@ -15,10 +17,8 @@ import (
 // for, for whom and how long it is good differs from use to use and is for the caller.
 type Verifier struct {
 	issuer  string
-	file    string // the key set's; empty: it is fetched
-	allowed map[string]algorithm
-	keys    *keyring
-	fetcher *fetcher // nil with a file
+	allowed map[string]jose.Algorithm
+	keys    *keyring.Ring
 }
 
 // Source says whose JWTs a Verifier verifies and where the keys come from, in the
@@ -57,68 +57,45 @@ func NewVerifier(name string, s Source, deps Deps) (*Verifier, error) {
 		return nil, err
 	}
 	c := s.config()
-	v := &Verifier{issuer: c.Issuer, file: c.JWKSFile, allowed: make(map[string]algorithm, len(c.Algorithms))}
+	v := &Verifier{issuer: c.Issuer, allowed: make(map[string]jose.Algorithm, len(c.Algorithms))}
 	for _, alg := range c.Algorithms {
-		v.allowed[alg], _ = algorithmOf(alg)
+		v.allowed[alg], _ = jose.AlgorithmOf(alg)
 	}
 	var err error
-	if v.keys, err = newKeyring(name, c, deps); err != nil {
+	if v.keys, err = keyring.New(name, c.source(), deps.keyring()); err != nil {
 		return nil, err
 	}
-	if v.file != "" {
-		v.keys.load = func(context.Context) ([]byte, error) { return loadFile(v.file) }
-		return v, v.keys.refresh(context.Background())
-	}
-	if v.fetcher, err = newFetcher(c); err != nil {
-		return nil, err
-	}
-	v.keys.load = v.fetcher.load
 	return v, nil
 }
 
 // Verify takes text apart and checks its signature and its issuer. The error is
 // authn.ErrInvalid or authn.ErrUnavailable.
 func (v *Verifier) Verify(ctx context.Context, text string) (*Token, error) {
-	t, err := parseCompact(text)
+	t, err := jose.ParseJWS(text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", authn.ErrInvalid, err)
 	}
-	claims, err := decodeObject(t.payload)
+	claims, err := jose.Object(t.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: claims: %w", authn.ErrInvalid, err)
 	}
 	if claims["iss"] != v.issuer {
 		return nil, fmt.Errorf("%w: issuer %.64q", authn.ErrInvalid, claims["iss"])
 	}
-	if _, err := v.keys.verify(ctx, t, v.allowed); err != nil {
+	if _, err := v.keys.Verify(ctx, t, v.allowed); err != nil {
 		return nil, err
 	}
-	return &Token{Type: mediaType(t.typ), Header: t.header, Claims: claims}, nil
+	return &Token{Type: jose.MediaType(t.Type), Header: t.Header, Claims: claims}, nil
 }
 
 // Run keeps the key set fresh until ctx ends, and returns nil then.
-func (v *Verifier) Run(ctx context.Context) error {
-	if v.fetcher != nil {
-		defer v.fetcher.client.Close()
-	}
-	return v.keys.run(ctx)
-}
+func (v *Verifier) Run(ctx context.Context) error { return v.keys.Run(ctx) }
 
 // Prime fetches the key set once, if there is none.
-func (v *Verifier) Prime(ctx context.Context) error { return v.keys.prime(ctx) }
+func (v *Verifier) Prime(ctx context.Context) error { return v.keys.Prime(ctx) }
 
 // Files returns the files that Reload reads.
-func (v *Verifier) Files() []string {
-	if v.fetcher != nil {
-		return v.fetcher.client.Files()
-	}
-	return []string{v.file}
-}
+func (v *Verifier) Files() []string { return v.keys.Files() }
 
 // Reload reads the files again. On error what was read before stays.
-func (v *Verifier) Reload(ctx context.Context) error {
-	if v.fetcher != nil {
-		return v.fetcher.client.Reload()
-	}
-	return v.keys.refresh(ctx)
-}
+func (v *Verifier) Reload(ctx context.Context) error { return v.keys.Reload(ctx) }

@@ -8,20 +8,22 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // TestVerifier: what is common to every use of an issuer's JWTs, and no more.
 func TestVerifier(t *testing.T) {
-	key, other := newSigner(t, "k1", "ES256"), newSigner(t, "k1", "ES256")
-	is := newIssuer(t, key)
+	key, other := josetest.New(t, "k1", "ES256"), josetest.New(t, "k1", "ES256")
+	is := josetest.NewIssuer(t, key)
 	v, err := NewVerifier("corp", Source{Issuer: is.URL, JWKSURL: is.URL + "/keys", Algorithms: []string{"ES256"}}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.fetcher.client.Close()
-	header := key.header()
+	defer finish(t, v)
+	header := key.Header()
 	header["typ"] = "application/Token-Introspection+JWT"
-	good := key.sign(t, header, map[string]any{"iss": is.URL, "token_introspection": map[string]any{"active": true}})
+	good := key.Sign(t, header, map[string]any{"iss": is.URL, "token_introspection": map[string]any{"active": true}})
 	if _, err := v.Verify(t.Context(), good); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("without keys: got %v, want ErrUnavailable", err)
 	}
@@ -33,19 +35,19 @@ func TestVerifier(t *testing.T) {
 		t.Errorf("got %+v, %v", token, err)
 	}
 	for name, text := range map[string]string{
-		"another issuer":    key.sign(t, header, map[string]any{"iss": "https://other.example"}),
-		"no issuer":         key.sign(t, header, map[string]any{}),
-		"forged":            other.sign(t, header, map[string]any{"iss": is.URL}),
+		"another issuer":    key.Sign(t, header, map[string]any{"iss": "https://other.example"}),
+		"no issuer":         key.Sign(t, header, map[string]any{}),
+		"forged":            other.Sign(t, header, map[string]any{"iss": is.URL}),
 		"not a JWT":         "opaque",
-		"alg none":          b64([]byte(`{"alg":"none"}`)) + "." + b64([]byte(`{"iss":"`+is.URL+`"}`)) + ".",
-		"alg not accepted":  newSigner(t, "k1", "EdDSA").sign(t, map[string]any{"alg": "EdDSA", "kid": "k1"}, map[string]any{"iss": is.URL}),
-		"duplicate members": key.signText(t, mustJSON(t, header), `{"iss":"`+is.URL+`","iss":"`+is.URL+`"}`),
+		"alg none":          josetest.Base64([]byte(`{"alg":"none"}`)) + "." + josetest.Base64([]byte(`{"iss":"`+is.URL+`"}`)) + ".",
+		"alg not accepted":  josetest.New(t, "k1", "EdDSA").Sign(t, map[string]any{"alg": "EdDSA", "kid": "k1"}, map[string]any{"iss": is.URL}),
+		"duplicate members": key.SignText(t, josetest.JSON(t, header), `{"iss":"`+is.URL+`","iss":"`+is.URL+`"}`),
 	} {
 		if _, err := v.Verify(t.Context(), text); !errors.Is(err, authn.ErrInvalid) || errors.Is(err, authn.ErrNotMine) {
 			t.Errorf("%s: got %v, want ErrInvalid", name, err)
 		}
 	}
-	is.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	is.Answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	if _, err := v.Verify(t.Context(), good); err != nil {
 		t.Errorf("while the issuer is down: %v", err)
 	}
@@ -81,12 +83,12 @@ func TestCompact(t *testing.T) {
 		part(`["alg"]`) + ".e30.AA":                  false,
 		part(strings.Repeat(" ", 60)+`{"alg":1}`) + ".e30.AA": false, // nobody writes that, and it stays a bad token either way
 	} {
-		if got := Compact(text); got != want {
+		if got := jose.Compact(text); got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
 	token := part(`{"alg":"ES256"}`) + ".e30.AA"
-	if n := testing.AllocsPerRun(100, func() { Compact(token) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { jose.Compact(token) }); n != 0 {
 		t.Errorf("Compact allocates %v times", n)
 	}
 }

@@ -8,15 +8,18 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/proxy/authn/jose"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 // TestAllocationsOfAVerification bounds what a token that was not seen before
 // allocates. The bare check of the standard library has 9 and 21 of them.
 func TestAllocationsOfAVerification(t *testing.T) {
 	for alg, most := range map[string]float64{"RS256": 48, "ES256": 60} {
-		k := newSigner(t, "k1", alg)
+		k := josetest.New(t, "k1", alg)
 		a := newFromFile(t, nil, k)
-		token := k.sign(t, k.header(), claims(testIssuer, map[string]any{"roles": []string{"reader", "writer"}}))
+		token := k.Sign(t, k.Header(), claims(testIssuer, map[string]any{"roles": []string{"reader", "writer"}}))
 		got := testing.AllocsPerRun(50, func() {
 			if _, err := a.verify(t.Context(), presented{token: token, text: token}, "", testNow); err != nil {
 				t.Error(err)
@@ -33,19 +36,19 @@ func TestAllocationsOfAVerification(t *testing.T) {
 // without: what is above a ratio of 1 is reading, checking and keeping.
 func BenchmarkVerify(b *testing.B) {
 	for _, alg := range []string{"RS256", "ES256"} {
-		k := newSigner(b, "k1", alg)
+		k := josetest.New(b, "k1", alg)
 		a := newFromFile(b, nil, k)
-		token := k.sign(b, k.header(), claims(testIssuer, map[string]any{"roles": []string{"reader", "writer"}, "padding": strings.Repeat("x", 300)}))
-		t, err := parseCompact(token)
+		token := k.Sign(b, k.Header(), claims(testIssuer, map[string]any{"roles": []string{"reader", "writer"}, "padding": strings.Repeat("x", 300)}))
+		t, err := jose.ParseJWS(token)
 		if err != nil {
 			b.Fatal(err)
 		}
-		pub := k.private.(crypto.Signer).Public()
+		pub := k.Private.(crypto.Signer).Public()
 		b.Run(alg+"/raw", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				digest := sha256.Sum256(t.input)
-				if !rawVerify(pub, digest[:], t.signature) {
+				digest := sha256.Sum256(t.Input)
+				if !rawVerify(pub, digest[:], t.Signature) {
 					b.Fatal("signature does not match")
 				}
 			}
@@ -53,7 +56,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Run(alg+"/signature", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := a.keys.verify(b.Context(), t, a.allowed); err != nil {
+				if _, err := a.keys.Verify(b.Context(), t, a.allowed); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -108,7 +108,7 @@ func (a *Authenticator) withAccess(ctx context.Context, e *entry, token string, 
 	if id, ok := a.access.Get(key, now); ok {
 		return id, nil
 	}
-	return flight(ctx, &a.accessFlights, a.config.Timeout, key, func(ctx context.Context) (*authz.Identity, error) {
+	return a.accessFlights.Ask(ctx, key, a.config.Timeout, func(ctx context.Context) (*authz.Identity, error) {
 		s, err := a.reviewAccess(ctx, &e.user, what)
 		a.asked(ctx, "access", accessOutcome(s, err))
 		if err != nil {

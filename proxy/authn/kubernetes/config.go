@@ -139,27 +139,15 @@ func (c Config) validateNames() error {
 }
 
 func (c Config) validateLimits() error {
-	errs := []error{setting.Under("question_limit", c.QuestionLimit.Filled(limit.DefaultQuestions()).Validate())}
-	for _, d := range []struct {
-		key           string
-		got, min, max time.Duration
-	}{
-		{"cache_max_age", c.CacheMaxAge, 0, maxCacheAge},
-		{"refused_max_age", c.RefusedMaxAge, 0, time.Minute},
-		{"timeout", c.Timeout, 10 * time.Millisecond, 30 * time.Second},
-		{"max_wait", c.MaxWait, 0, 30 * time.Second},
-	} {
-		if d.got < d.min || d.got > d.max {
-			errs = append(errs, setting.Problemf(d.key, "%s is not between %s and %s", d.got, d.min, d.max))
-		}
-	}
-	if c.CacheSize < 1 || c.CacheSize > 1<<24 {
-		errs = append(errs, setting.Problemf("cache_size", "%d is not between 1 and %d", c.CacheSize, 1<<24))
-	}
-	if c.MaxCalls < 1 || c.MaxCalls > 1<<16 {
-		errs = append(errs, setting.Problemf("max_calls", "%d is not between 1 and %d", c.MaxCalls, 1<<16))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		setting.Between("cache_max_age", c.CacheMaxAge, 0, maxCacheAge),
+		setting.Between("refused_max_age", c.RefusedMaxAge, 0, time.Minute),
+		setting.Between("cache_size", c.CacheSize, 1, 1<<24),
+		setting.Between("timeout", c.Timeout, 10*time.Millisecond, 30*time.Second),
+		setting.Between("max_calls", c.MaxCalls, 1, 1<<16),
+		setting.Between("max_wait", c.MaxWait, 0, 30*time.Second),
+		setting.Under("question_limit", c.QuestionLimit.Filled(limit.DefaultQuestions()).Validate()),
+	)
 }
 
 func (r *AccessReview) validate() error {

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -31,7 +31,8 @@ type Authenticator struct {
 	asked   func(ctx context.Context, review, outcome string)
 	limiter *limit.Limiter
 
-	tokenFlights, accessFlights singleflight.Group
+	tokenFlights  asking.Flights[*entry]
+	accessFlights asking.Flights[*authz.Identity]
 
 	// Tokens that were refused, and those of others, are kept apart from the good
 	// ones: a stranger can make as many as it likes, and pushes out nothing but others
@@ -123,7 +124,7 @@ func (a *Authenticator) identify(ctx context.Context, token string, r *authn.Req
 		return nil, err
 	}
 	token = strings.Clone(token) // it may belong to a connection's buffer
-	e, err := flight(ctx, &a.tokenFlights, a.config.Timeout, token, func(ctx context.Context) (*entry, error) {
+	e, err := a.tokenFlights.Ask(ctx, token, a.config.Timeout, func(ctx context.Context) (*entry, error) {
 		e, err := a.ask(ctx, token, p, now)
 		a.asked(ctx, "token", outcomeOf(err))
 		return e, err
@@ -168,34 +169,6 @@ func sizeOf(u *user) int {
 		n += len(k) + len(strings.Join(values, ""))
 	}
 	return n
-}
-
-// flight runs do once for all who want the same at the same time. It is of all who
-// wait, so that the end of one of them ends it for nobody; it ends by its own timeout.
-func flight[V any](ctx context.Context, g *singleflight.Group, timeout time.Duration, key string, do func(context.Context) (V, error)) (V, error) {
-	shared := context.WithoutCancel(ctx)
-	done := g.DoChan(key, func() (v any, err error) {
-		// A panic here is not in a request's goroutine, where it would end one connection.
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("%w: panic: %v", authn.ErrUnavailable, p)
-			}
-		}()
-		ctx, cancel := context.WithTimeout(shared, timeout)
-		defer cancel()
-		return do(ctx)
-	})
-	var none V
-	select {
-	case result := <-done:
-		v, ok := result.Val.(V)
-		if result.Err != nil || !ok {
-			return none, result.Err
-		}
-		return v, nil
-	case <-ctx.Done():
-		return none, fmt.Errorf("%w: the request was given up: %w", authn.ErrUnavailable, context.Cause(ctx))
-	}
 }
 
 // Challenge returns the Bearer challenge of RFC 6750 section 3.

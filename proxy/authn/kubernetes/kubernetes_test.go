@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
@@ -292,7 +293,7 @@ func TestBulkhead(t *testing.T) {
 		first <- err
 	}()
 	<-arrived
-	if _, err := a.Authenticate(t.Context(), request(token(t, map[string]any{"jti": 1}))); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, errBusy) {
+	if _, err := a.Authenticate(t.Context(), request(token(t, map[string]any{"jti": 1}))); !errors.Is(err, authn.ErrUnavailable) || !errors.Is(err, asking.ErrBusy) {
 		t.Errorf("one too many: %v", err)
 	}
 	close(release)

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 )
 
 // Run returns when ctx ends, and leaves no idle connection behind.
@@ -36,7 +37,7 @@ func outcomeOf(err error) string {
 		return "accepted"
 	case errors.Is(err, authn.ErrInvalid):
 		return "refused"
-	case errors.Is(err, errBusy):
+	case errors.Is(err, asking.ErrBusy):
 		return "busy"
 	}
 	return "error"

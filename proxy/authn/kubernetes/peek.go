@@ -1,14 +1,13 @@
 package kubernetes
 
 import (
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -26,13 +25,13 @@ var (
 // peek looks whether a token is one to ask about: authn.ErrForeign if it is somebody
 // else's, authn.ErrInvalid if its own words are enough to refuse it.
 func (a *Authenticator) peek(token string, now time.Time) (*peeked, error) {
-	if !jwt.Compact(token) {
+	if !jose.Compact(token) {
 		return nil, errOpaque
 	}
-	if len(token) > jwt.MaxToken {
-		return nil, fmt.Errorf("%w: token is longer than %d bytes", authn.ErrInvalid, jwt.MaxToken)
+	if len(token) > jose.MaxToken {
+		return nil, fmt.Errorf("%w: token is longer than %d bytes", authn.ErrInvalid, jose.MaxToken)
 	}
-	claims, err := claimsOf(token)
+	claims, err := jose.Peek(token)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", authn.ErrForeign, err)
@@ -81,17 +80,4 @@ func (a *Authenticator) ours(claims map[string]any) bool {
 		}
 	}
 	return false
-}
-
-func claimsOf(token string) (map[string]any, error) {
-	_, rest, _ := strings.Cut(token, ".")
-	payload, _, _ := strings.Cut(rest, ".")
-	if strings.ContainsAny(payload, "\r\n") { // which the decoder skips
-		return nil, errors.New("line break in base64url")
-	}
-	data, err := base64.RawURLEncoding.Strict().DecodeString(payload)
-	if err != nil {
-		return nil, fmt.Errorf("payload: %w", err)
-	}
-	return jwt.Object(data)
 }

@@ -10,31 +10,27 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"time"
 
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 )
 
 // maxAnswer bounds an answer in bytes. It repeats the question, in which the token is.
 const maxAnswer = 256 << 10
 
-var (
-	// errBusy: too many questions are under way.
-	errBusy = errors.New("too many questions are under way")
-	// errWho: the API server does not accept the gateway's own token.
-	errWho = errors.New("the API server does not know the gateway; check token_file")
-)
+// errWho: the API server does not accept the gateway's own token.
+var errWho = errors.New("the API server does not know the gateway; check token_file")
 
 // server is the API server, which is asked a bounded number of questions at a time.
 type server struct {
 	config Config
 	client *fetch.Client
 	token  atomic.Pointer[string]
-	slots  chan struct{}
+	slots  asking.Turns
 }
 
 func newServer(c Config) (*server, error) {
-	s := &server{config: c, slots: make(chan struct{}, c.MaxCalls)}
+	s := &server{config: c, slots: make(asking.Turns, c.MaxCalls)}
 	if err := s.readToken(); err != nil {
 		return nil, err
 	}
@@ -64,10 +60,10 @@ func (s *server) review(ctx context.Context, path string, question, answer any) 
 	if err != nil {
 		return err
 	}
-	if err := s.take(ctx); err != nil {
+	if err := s.slots.Take(ctx, s.config.MaxWait); err != nil {
 		return err
 	}
-	defer func() { <-s.slots }()
+	defer s.slots.Give()
 	token := s.token.Load()
 	err = s.post(ctx, path, *token, body, answer)
 	if !errors.Is(err, errWho) {
@@ -81,24 +77,6 @@ func (s *server) review(ctx context.Context, path string, question, answer any) 
 		return s.post(ctx, path, *now, body, answer)
 	}
 	return err
-}
-
-// take waits for a turn, which is given back through slots.
-func (s *server) take(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(s.config.MaxWait)
-	defer timer.Stop()
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return errBusy
 }
 
 func (s *server) post(ctx context.Context, path, token string, body []byte, answer any) error {

@@ -124,7 +124,7 @@ func (l *Limiter) Allow(client string, now time.Time) error {
 	}
 	wait := time.Duration((1 - left) / float64(l.config.Failures) * float64(time.Second))
 	return &authn.TooManyError{
-		RetryAfter: wait, Quota: l.config.Burst,
+		Of: authn.BadCredentials, RetryAfter: wait, Quota: l.config.Burst,
 		Window: time.Duration(math.Ceil(float64(l.config.Burst)/float64(l.config.Failures))) * time.Second,
 	}
 }

@@ -49,7 +49,7 @@ func TestLimiter(t *testing.T) {
 		}
 		l.Charge("192.0.2.1", testNow)
 	}
-	want := &authn.TooManyError{RetryAfter: 100 * time.Millisecond, Quota: 5, Window: time.Second}
+	want := &authn.TooManyError{Of: authn.BadCredentials, RetryAfter: 100 * time.Millisecond, Quota: 5, Window: time.Second}
 	var got *authn.TooManyError
 	if err := l.Allow("192.0.2.1", testNow); !errors.As(err, &got) || !errors.Is(err, authn.ErrTooMany) {
 		t.Fatalf("got %v, want ErrTooMany", err)

@@ -103,15 +103,11 @@ func (a *Authenticator) authenticateForwarded(r *authn.Request) (*authz.Identity
 	if id, ok := t.known.Get(key, r.Now); ok {
 		return id, nil
 	}
-	id, err := a.identifyForwarded(t, text, chain, r.Now)
+	id, until, err := a.identifyForwarded(t, text, chain, r.Now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: forwarded certificate: %w", authn.ErrInvalid, err)
 	}
 	id.Claims["forwarded_by"] = proxy
-	until := r.Now.Add(forwardedAge)
-	if !id.ExpiresAt.IsZero() && id.ExpiresAt.Before(until) {
-		until = id.ExpiresAt
-	}
 	t.known.Put(key, id, 2<<10, until)
 	return id, nil
 }
@@ -172,8 +168,22 @@ func (f *forwarded) proxy(r *authn.Request) (string, error) {
 	return "", fmt.Errorf("%w: certificate of %q matches none of forwarded.from", authn.ErrInvalid, leaf.Subject)
 }
 
-// identifyForwarded reads and verifies what the headers say.
-func (a *Authenticator) identifyForwarded(t *trust, text, chain string, now time.Time) (*authz.Identity, error) {
+// Vouches returns what reports whether the peer of a request is a proxy whose word counts;
+// nil without forwarded.
+func (a *Authenticator) Vouches() func(r *authn.Request) bool {
+	if a.forwarded == nil {
+		return nil
+	}
+	return func(r *authn.Request) bool {
+		_, err := a.forwarded.proxy(r)
+		return err == nil
+	}
+}
+
+// identifyForwarded reads and verifies what the headers say, and says until when that
+// holds: a while, and no longer than what it was verified with.
+func (a *Authenticator) identifyForwarded(t *trust, text, chain string, now time.Time) (*authz.Identity, time.Time, error) {
+	until := now.Add(forwardedAge)
 	var c *certificate
 	var err error
 	if a.forwarded.config.Header == headerRFC9440 {
@@ -182,36 +192,29 @@ func (a *Authenticator) identifyForwarded(t *trust, text, chain string, now time
 		c, err = readXFCC(text, t.roots != nil)
 	}
 	if err != nil {
-		return nil, err
+		return nil, until, err
 	}
 	if t.roots != nil {
-		if err := c.verify(t.roots, now); err != nil {
-			return nil, err
+		end, err := verify(c.leaf, c.others, t.roots, now)
+		if err != nil {
+			return nil, until, err
+		}
+		if end.Before(until) {
+			until = end
 		}
 	}
 	id, err := a.identify(c.leaf)
 	if err != nil {
-		return nil, err
+		return nil, until, err
 	}
 	if id.Subject == "" {
-		return nil, errors.New("it has no name")
+		return nil, until, errors.New("it has no name")
 	}
 	id.Claims = map[string]any{}
 	if c.sha256 != "" {
 		id.Claims["sha256"] = c.sha256
 	}
-	return id, nil
-}
-
-func (c *certificate) verify(roots *x509.CertPool, now time.Time) error {
-	intermediates := x509.NewCertPool()
-	for _, o := range c.others {
-		intermediates.AddCert(o)
-	}
-	_, err := c.leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	return err
+	return id, until, nil
 }
 
 // newCertificate is a whole certificate with the rest of its chain.

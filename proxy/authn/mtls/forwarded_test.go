@@ -256,10 +256,41 @@ func TestWhoForwards(t *testing.T) {
 		if id, err := a.Authenticate(t.Context(), r); !errors.Is(err, authn.ErrInvalid) {
 			t.Errorf("%s: %v, %v; want ErrInvalid", name, id, err)
 		}
+		if got := a.Vouches()(r); got != (name == "two headers") {
+			t.Errorf("%s: the peer is believed: %v", name, got)
+		}
+	}
+	if own, err := New("mesh", Config{AllowedSANs: []string{"**"}}); err != nil || own.Vouches() != nil {
+		t.Errorf("an authenticator that reads no headers believes proxies: %v", err)
 	}
 	// The proxy's own certificate is of an allowed name, and not the client's.
 	if id, err := a.Authenticate(t.Context(), e.from()); !errors.Is(err, authn.ErrNotMine) {
 		t.Errorf("a client without a certificate behind the proxy: %v, %v; want ErrNotMine", id, err)
+	}
+}
+
+// TestForwardedChainEnds: what was verified counts no longer than each certificate of the
+// chain, not only the client's.
+func TestForwardedChainEnds(t *testing.T) {
+	e := newEdge(t)
+	long := func(c *x509.Certificate) { c.NotAfter = time.Now().AddDate(0, 0, 7) }
+	e.proxy = certstest.NewCA(t, "mesh").Issue(t, "edge", func(c *x509.Certificate) {
+		uris(t, "spiffe://example.org/ns/edge/sa/envoy")(c)
+		long(c)
+	}).Leaf
+	cart := e.clients.Issue(t, "cart", func(c *x509.Certificate) {
+		uris(t, client)(c)
+		long(c)
+	})
+	a, end := e.open(t, "xfcc", e.caFile), e.clients.Certificate.NotAfter
+	r := e.from(xfcc(`Cert="` + escaped(cart.Certificate[0]) + `"`))
+	r.Now = end.Add(-time.Minute)
+	if _, err := a.Authenticate(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	r.Now = end.Add(time.Minute)
+	if id, err := a.Authenticate(t.Context(), r); err == nil {
+		t.Errorf("%+v got in with what was verified before the end", id)
 	}
 }
 

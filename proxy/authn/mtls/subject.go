@@ -156,22 +156,29 @@ func (v valuePattern) match(text string) bool {
 	if len(v) == 2 && v[0] == "" && v[1] == "" {
 		return true
 	}
-	rest, ok := strings.CutPrefix(text, v[0])
-	return ok && v[1:].matchRest(rest)
+	if !strings.HasPrefix(text, v[0]) {
+		return false
+	}
+	ends := make([]bool, len(text)+1) // where what was compared so far can end
+	ends[len(v[0])] = true
+	for _, piece := range v[1:] {
+		ends = extend(ends, text, piece)
+	}
+	return ends[len(text)]
 }
 
-// matchRest compares what follows a wildcard's beginning.
-func (v valuePattern) matchRest(text string) bool {
-	for n := 1; n <= len(text) && isLabelByte(text[n-1]); n++ {
-		rest, ok := strings.CutPrefix(text[n:], v[0])
-		if !ok {
-			continue
-		}
-		if len(v) == 1 && rest == "" || len(v) > 1 && v[1:].matchRest(rest) {
-			return true
+// extend returns where a wildcard and then piece can end that begin at one of starts. Each
+// byte is looked at once, whatever the pattern: which value comes is the client's choice.
+func extend(starts []bool, text, piece string) []bool {
+	ends := make([]bool, len(text)+1)
+	within := false // a wildcard that has begun
+	for n := range len(text) {
+		within = (within || starts[n]) && isLabelByte(text[n])
+		if within && strings.HasPrefix(text[n+1:], piece) {
+			ends[n+1+len(piece)] = true
 		}
 	}
-	return false
+	return ends
 }
 
 func isLabelByte(c byte) bool {

@@ -5,6 +5,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,6 +80,45 @@ func TestSubjectPatterns(t *testing.T) {
 		case !tt.in && !errors.Is(err, authn.ErrInvalid):
 			t.Errorf("%s: %s: got in as %+v, %v", tt.pattern, tt.subject, id, err)
 		}
+	}
+}
+
+// TestValuePatterns: values match as they would a regular expression, and no value takes
+// long. With a search that goes back, the last one would take years.
+func TestValuePatterns(t *testing.T) {
+	for _, alphabet := range []string{"ab", "a.", "ab.*"} {
+		random := rand.New(rand.NewPCG(1, 2))
+		text := func(most int) string {
+			b := make([]byte, random.IntN(most))
+			for i := range b {
+				b[i] = alphabet[random.IntN(len(alphabet))]
+			}
+			return string(b)
+		}
+		for range 20000 {
+			v := valuePattern{text(4), text(4)}
+			for range random.IntN(3) {
+				v = slices.Insert(v, 1, text(3)+"a") // none is empty between two wildcards
+			}
+			value, quoted := text(12), make([]string, len(v))
+			for i := range v {
+				quoted[i] = regexp.QuoteMeta(v[i])
+			}
+			if len(v) == 2 && v[0]+v[1] == "" {
+				continue // every value
+			}
+			want := regexp.MustCompile(`^` + strings.Join(quoted, `[A-Za-z0-9_-]+`) + `$`).MatchString(value)
+			if got := v.match(value); got != want {
+				t.Fatalf("%q, %q: got %v, want %v", v, value, got, want)
+			}
+		}
+	}
+	many := valuePattern(strings.Split(strings.Repeat("*a", 40)+"*b", "*"))
+	if many.match(strings.Repeat("a", maxValue)) {
+		t.Error("a value without b matches")
+	}
+	if !many.match(strings.Repeat("a", maxValue-1) + "b") {
+		t.Error("a value with b does not match")
 	}
 }
 

@@ -34,24 +34,34 @@ func (a *Authenticator) readBundle() error {
 func (a *Authenticator) identifyOn(g *generation, leaf *x509.Certificate, chain []*x509.Certificate, now time.Time) (*authz.Identity, time.Time, error) {
 	until := leaf.NotAfter
 	if g.roots != nil {
-		intermediates := x509.NewCertPool()
-		for _, c := range chain {
-			intermediates.AddCert(c)
-		}
-		chains, err := leaf.Verify(x509.VerifyOptions{
-			Roots: g.roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		})
-		if err != nil {
+		var err error
+		if until, err = verify(leaf, chain, g.roots, now); err != nil {
 			return nil, time.Time{}, fmt.Errorf("trust bundle of %s: %w", a.config.TrustDomain, err)
-		}
-		for _, c := range chains[0] {
-			if c.NotAfter.Before(until) {
-				until = c.NotAfter
-			}
 		}
 	}
 	id, err := a.identify(leaf)
 	return id, until, err
+}
+
+// verify returns when the first certificate of the chain of a client's certificate ends.
+func verify(leaf *x509.Certificate, others []*x509.Certificate, roots *x509.CertPool, now time.Time) (end time.Time, err error) {
+	intermediates := x509.NewCertPool()
+	for _, c := range others {
+		intermediates.AddCert(c)
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return end, err
+	}
+	end = leaf.NotAfter
+	for _, c := range chains[0] {
+		if c.NotAfter.Before(end) {
+			end = c.NotAfter
+		}
+	}
+	return end, nil
 }
 
 // checkSVID checks what package certs did not, which takes every certificate with a

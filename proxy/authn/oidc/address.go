@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/proxy/authn"
-	"github.com/sallyport/sallyport/proxy/session"
 )
 
 // maxReturn bounds a return address in bytes; it travels in a cookie.
@@ -59,23 +58,6 @@ func plainQuery(q string) bool {
 }
 
 func control(r rune) bool { return r < ' ' || r == 0x7f }
-
-// origin returns the origin that the browser sees, empty if nobody can log in there.
-func (a *Authenticator) origin(r *authn.Request) string {
-	if !session.Protected(r) {
-		return ""
-	}
-	o := r.Scheme + "://" + strings.ToLower(r.Host)
-	if r.Scheme == "https" {
-		o = strings.TrimSuffix(o, ":443")
-	} else {
-		o = strings.TrimSuffix(o, ":80")
-	}
-	if len(a.config.Origins) > 0 && !slices.Contains(a.config.Origins, o) {
-		return ""
-	}
-	return o
-}
 
 // asked is where the browser wanted to go, the root if that is nowhere to return to.
 func (a *Authenticator) asked(r *authn.Request) string {
@@ -133,6 +115,12 @@ func ownForm(r *authn.Request, origin string) bool {
 		return from != "" && strings.EqualFold(from, origin)
 	}
 	return false
+}
+
+// otherSite reports whether a browser says that a page of another origin had it send the
+// request. Senders that say nothing are no browsers.
+func otherSite(r *authn.Request, origin string) bool {
+	return (r.Header("origin") != "" || r.Header("sec-fetch-site") != "") && !ownForm(r, origin)
 }
 
 // foreign reports whether another site had the browser send a request that may

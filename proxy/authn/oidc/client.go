@@ -33,26 +33,12 @@ type client struct {
 }
 
 func newClient(c Config, p *provider, now func() time.Time) (*client, error) {
-	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: asked{p}}, pushing: semaphore.NewWeighted(maxPushes)}
+	cl := &client{config: c, provider: p, now: now, http: &http.Client{Transport: p.client}, pushing: semaphore.NewWeighted(maxPushes)}
 	return cl, cl.reload()
 }
 
-// asked sends what the OAuth library asks through the bounded client.
-type asked struct{ *provider }
-
-// RoundTrip implements http.RoundTripper, which has either a response or an error: a
-// redirect that is not followed has both.
-func (a asked) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := a.client.Do(req)
-	if err != nil && resp != nil {
-		_ = resp.Body.Close() // nothing of it counts
-		return nil, err
-	}
-	return resp, err
-}
-
 func (c *client) files() []string {
-	files := []string{c.config.ClientSecretFile, c.config.ClientKeyFile, c.config.RequestObjectKeyFile}
+	files := []string{c.config.ClientSecretFile, c.config.ClientKeyFile, c.config.ClientCertificateFile, c.config.RequestObjectKeyFile}
 	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
 }
 
@@ -68,10 +54,11 @@ func (c *client) reload() error {
 			return fmt.Errorf("client secret: %s is empty", f)
 		}
 	}
-	var assertions, requests []*signer
+	var assertions *signer
+	var requests []*signer
 	var err error
-	if f := c.config.ClientKeyFile; f != "" {
-		if assertions, err = loadSigners("client key", f, "JWT", c.config.ClientKeyID); err != nil {
+	if c.config.ClientKeyFile != "" {
+		if assertions, err = loadAssertionSigner(c.config); err != nil {
 			return err
 		}
 	}
@@ -82,7 +69,7 @@ func (c *client) reload() error {
 		c.requests.Store(&requests)
 	}
 	if assertions != nil {
-		c.signer.Store(assertions[0])
+		c.signer.Store(assertions)
 	}
 	c.secret.Store(&secret)
 	return nil
@@ -134,7 +121,7 @@ func (c *client) prove(audience string, params url.Values) error {
 	now := c.now()
 	assertion, err := s.sign(map[string]any{
 		"iss": c.config.ClientID, "sub": c.config.ClientID, "aud": audience, "jti": newJTI(),
-		"iat": now.Unix(), "exp": now.Add(time.Minute).Unix(),
+		"iat": now.Unix(), "nbf": now.Add(-c.config.Leeway).Unix(), "exp": now.Add(time.Minute).Unix(),
 	})
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package oidc
 import (
 	"errors"
 	"maps"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -42,6 +41,11 @@ type Config struct {
 	ClientKeyFile string `yaml:"client_key_file" sallyport:"path"`
 	// ClientKeyID is the kid by which the provider knows that key.
 	ClientKeyID string `yaml:"client_key_id"`
+	// ClientCertificateFile is a file with the certificate of that key, PEM, for
+	// providers such as Entra ID that know it by the certificate's SHA-256 thumbprint
+	// (x5t#S256, RFC 7515 section 4.1.8). An RSA key then signs with PS256. On a
+	// connection no certificate is shown but cert_file.
+	ClientCertificateFile string `yaml:"client_certificate_file" sallyport:"path"`
 	// CertFile holds the PEM certificate that the gateway shows the provider, for
 	// tls_client_auth (RFC 8705 section 2); a self-signed one will do where the provider
 	// knows it.
@@ -74,8 +78,9 @@ type Config struct {
 	RequestObjectKeyFile string `yaml:"request_object_key_file" sallyport:"path"`
 	// RequestObjectKeyID is the kid by which the provider knows that key.
 	RequestObjectKeyID string `yaml:"request_object_key_id"`
-	// RedirectPath is where the provider sends browsers back to. With the origin in
-	// front of it, it is the redirect URI to register at the provider.
+	// RedirectPath is where the provider sends browsers back to. With redirect_origin in
+	// front of it, or else each of origins, it is the redirect URI to register at the
+	// provider.
 	RedirectPath string `yaml:"redirect_path"`
 	// LoginPath is where a link may lead to log in, with the page to come back to as
 	// return: /oauth2/login?return=/orders; login beside redirect_path by default.
@@ -104,9 +109,27 @@ type Config struct {
 	// it has an address for that: some providers then ask for consent at the next login.
 	KeepTokensAtLogout bool `yaml:"keep_tokens_at_logout"`
 	// Origins are the origins at which people may log in, such as
-	// https://app.example.com. Without any, every host that reaches the gateway is one;
-	// the provider then is who refuses redirect URIs that it does not know.
+	// https://app.example.com; https://*.example.com is every host below example.com,
+	// and not example.com itself. Without any, every host that reaches the gateway is
+	// one; the provider then is who refuses redirect URIs that it does not know.
 	Origins []string `yaml:"origins"`
+	// RedirectOrigin is the origin that the provider sends browsers back to, whichever of
+	// origins the login began at: https://example.com. With redirect_path it is the one
+	// redirect URI to register. The browser then goes to its page where the login began.
+	// It is one of origins, and needs session.cookie_domain with all of them below: the
+	// cookie of a login has that domain too, to reach it. By default a login comes back
+	// to where it began.
+	RedirectOrigin string `yaml:"redirect_origin"`
+	// InternalOrigins tell, by public origin, the origins as which its requests arrive
+	// behind a proxy that rewrites Host, or that ends TLS and does not say so:
+	// {"https://app.example.com": ["http://gateway.internal"]}. Cookies, redirect URIs
+	// and logouts are then those of the public origin, which is one of origins; what
+	// routes, policies and logs see is what arrived. * stands for any scheme or host, as
+	// in *://*, if origins has a single entry. The proxy need not be one of
+	// trusted_proxies, whose headers count: whoever gets past it and sends such a Host
+	// gains nothing, since the addresses are these here, and browsers neither keep nor
+	// send the cookies over plain http.
+	InternalOrigins map[string][]string `yaml:"internal_origins"`
 	// ConcurrentLogins is how many logins one browser may have under way, each of which
 	// is a cookie that travels with every request until it ends: 1 to 5. With more than
 	// one, several tabs can log in at once; with one, a login that begins ends the one
@@ -251,6 +274,9 @@ func (c Config) validateClient() error {
 	if c.ClientKeyFile != "" && c.ClientAuth != authKey {
 		problem("client_key_file", "is not used with client_auth %s", c.ClientAuth)
 	}
+	if c.ClientCertificateFile != "" && c.ClientAuth != authKey {
+		problem("client_certificate_file", "is not used with client_auth %s", c.ClientAuth)
+	}
 	if c.CertFile != "" && c.ClientAuth != authTLS {
 		problem("cert_file", "is not used with client_auth %s", c.ClientAuth)
 	}
@@ -317,19 +343,7 @@ func (c Config) validatePaths() error {
 func (c Config) validateOrigins() error {
 	var errs []error
 	for i, o := range c.Origins {
-		u, err := url.Parse(o)
-		switch {
-		case err != nil || u.Host == "" || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o):
-			errs = append(errs, setting.Problemf("origins", "%q (number %d) is not an origin such as https://app.example.com, in lower case", o, i+1))
-		case u.Scheme != "https" && !session.Loopback(u.Host):
-			errs = append(errs, setting.Problemf("origins", "%q is not https: sessions would travel in the open", o))
-		case c.Session.CookieDomain != "" && !within(u.Hostname(), c.Session.CookieDomain):
-			errs = append(errs, setting.Problemf("origins", "%q is not below session.cookie_domain %s", o, c.Session.CookieDomain))
-		}
+		errs = append(errs, c.validateOrigin(i+1, o))
 	}
-	return errors.Join(errs...)
-}
-
-func within(host, domain string) bool {
-	return host == domain || strings.HasSuffix(host, "."+domain)
+	return errors.Join(append(errs, c.validateRedirectOrigin(), c.validateInternalOrigins())...)
 }

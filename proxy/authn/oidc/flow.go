@@ -38,7 +38,11 @@ type flow struct {
 	demand
 }
 
-func (a *Authenticator) flowPurpose() string { return "login " + a.name }
+// flowPurpose has a login end at the provider, and for the client, that it began with,
+// whatever the configuration has become since: another one would get the code.
+func (a *Authenticator) flowPurpose() string {
+	return "login " + a.name + " " + a.config.ClientID + " " + a.config.Issuer
+}
 
 // flowOf is the cookie of the login with a state.
 func (a *Authenticator) flowOf(state string) *session.Cookies {
@@ -77,7 +81,7 @@ func (a *Authenticator) forgetFlows(r *authn.Request, keep int) {
 	}
 }
 
-// opened returns the flow in a cookie's value, if it can still end here.
+// opened returns the flow in a cookie's value, if it can still end.
 func (a *Authenticator) opened(r *authn.Request, value string) (*flow, error) {
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(value)
 	if err != nil || value == "" {
@@ -95,8 +99,16 @@ func (a *Authenticator) opened(r *authn.Request, value string) (*flow, error) {
 	if r.Now.Sub(begun) > flowLife || begun.Sub(r.Now) > time.Minute {
 		return nil, fmt.Errorf("%w: it began at %s", errLogin, begun.UTC().Format(time.RFC3339))
 	}
-	if f.Origin != a.origin(r) {
-		return nil, fmt.Errorf("%w: it began at %s", errLogin, f.Origin)
+	if !a.origins.admit(f.Origin) {
+		return nil, fmt.Errorf("%w: it began at %s, where nobody may log in any more", errLogin, f.Origin)
 	}
 	return f, nil
+}
+
+// arrived checks that the provider's answer to f came where we had it sent.
+func (a *Authenticator) arrived(r *authn.Request, f *flow) error {
+	if to := a.redirectOrigin(f.Origin); a.origin(r) != to {
+		return fmt.Errorf("%w: it began at %s and comes back at %s://%s in place of %s", errLogin, f.Origin, r.Scheme, r.Host, to)
+	}
+	return nil
 }

@@ -32,10 +32,12 @@ func (a *Authenticator) Greet(ctx context.Context, r *authn.Request, all []authn
 	if !person(r) {
 		return nil
 	}
+	seen := a.seen(r)
+	defer r.Take(seen)
 	if len(all) > 1 {
-		return a.choose(r, all)
+		return a.choose(seen, all)
 	}
-	return a.begin(ctx, r, demand{}, a.asked(r))
+	return a.begin(ctx, seen, demand{}, a.asked(seen))
 }
 
 func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Answer {
@@ -46,7 +48,11 @@ func (a *Authenticator) choose(r *authn.Request, all []authn.Greeter) *authn.Ans
 			d.Choices = append(d.Choices, choice{Link: link, Label: o.config.DisplayName})
 		}
 	}
-	return a.render(r, http.StatusUnauthorized, pageChoose, d, "choose where to log in")
+	answer := a.render(r, http.StatusUnauthorized, pageChoose, d, "choose where to log in")
+	// A 401 has a challenge (RFC 9110 section 15.5.2). Browsers show the page where they
+	// know no scheme of it; Basic would have them ask for a password.
+	answer.Headers = append(answer.Headers, authz.Header{Name: "www-authenticate", Value: a.Challenge(nil)})
+	return answer
 }
 
 // login is where links lead to log in.
@@ -79,7 +85,9 @@ func (a *Authenticator) StepUp(ctx context.Context, r *authn.Request, id *authz.
 	if d.met(id.Claims, r.Now, leeway) == nil {
 		return a.page(r, http.StatusForbidden, pageDenied, "the policy asks for an authentication that the session has")
 	}
-	return a.begin(ctx, r, d, a.asked(r))
+	seen := a.seen(r)
+	defer r.Take(seen)
+	return a.begin(ctx, seen, d, a.asked(seen))
 }
 
 // again is how soon after a login the next one is taken for the same.
@@ -90,7 +98,7 @@ func (a *Authenticator) begin(ctx context.Context, r *authn.Request, d demand, t
 	origin := a.origin(r)
 	if origin == "" {
 		return a.page(r, http.StatusForbidden, pageOrigin, "nobody can log in at "+r.Scheme+"://"+r.Host+
-			": it is not https (is the proxy in front one of trusted_proxies?), or not one of origins")
+			": it is not https (is the proxy in front one of trusted_proxies?), or not one of origins (does it rewrite Host? see internal_origins)")
 	}
 	m, err := a.provider.metadata(ctx)
 	if err != nil {
@@ -138,7 +146,7 @@ func (a *Authenticator) authorization(ctx context.Context, m *metadata, f *flow)
 // section 4.3, OpenID Connect Core section 3.1.2.1).
 func (a *Authenticator) parameters(f *flow) url.Values {
 	params := url.Values{
-		"response_type": {"code"}, "client_id": {a.config.ClientID}, "redirect_uri": {f.Origin + a.config.RedirectPath},
+		"response_type": {"code"}, "client_id": {a.config.ClientID}, "redirect_uri": {a.redirectURI(f.Origin)},
 		"scope": {strings.Join(a.config.Scopes, " ")}, "state": {f.State}, "nonce": {f.Nonce},
 		"code_challenge": {oauth2.S256ChallengeFromVerifier(f.Verifier)}, "code_challenge_method": {"S256"},
 	}
@@ -165,7 +173,7 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	f, code, err := a.answered(ctx, r)
 	to := "/"
 	if f != nil {
-		to = f.Return
+		to = a.resume(r, f)
 	}
 	if err != nil {
 		return a.failed(ctx, r, err, to)
@@ -181,6 +189,15 @@ func (a *Authenticator) callback(ctx context.Context, r *authn.Request) *authn.A
 	return redirect(http.StatusSeeOther, f.Origin+f.Return, "logged in")
 }
 
+// resume is where a page leads that tells of the end of a login: to the one that was
+// asked for, at its own origin.
+func (a *Authenticator) resume(r *authn.Request, f *flow) string {
+	if f.Origin == a.origin(r) {
+		return f.Return
+	}
+	return f.Origin + f.Return
+}
+
 // answered checks that the provider's answer belongs to a login that this browser
 // began, and returns the code. The login comes with an error too if it is the one.
 func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, string, error) {
@@ -192,6 +209,9 @@ func (a *Authenticator) answered(ctx context.Context, r *authn.Request) (*flow, 
 	value := cookie.Read(r)
 	cookie.Clear(r) // whatever comes of it, it is spent
 	f, err := a.opened(r, value)
+	if err == nil {
+		err = a.arrived(r, f)
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -268,7 +288,7 @@ func (a *Authenticator) establish(ctx context.Context, r *authn.Request, f *flow
 	if err != nil {
 		return nil, err
 	}
-	token, err := a.client.ask(ctx, m, f.Origin+a.config.RedirectPath, code, url.Values{"code_verifier": {f.Verifier}})
+	token, err := a.client.ask(ctx, m, a.redirectURI(f.Origin), code, url.Values{"code_verifier": {f.Verifier}})
 	if err != nil {
 		return nil, err
 	}
@@ -324,9 +344,18 @@ func (a *Authenticator) failed(ctx context.Context, r *authn.Request, err error,
 		level, status, page = slog.LevelWarn, http.StatusServiceUnavailable, pageLater
 	}
 	if page == pageDenied {
-		to = "/" // the same login would end the same way
+		to = root(to) // the same login would end the same way
 	}
 	a.count.refused.Add(1)
 	a.logger.Log(ctx, level, "login ended", slog.Any("error", err), slog.String("request_id", r.ID))
 	return a.render(r, status, page, pageData{Link: to}, err.Error())
+}
+
+// root is the start of the site that an address is of, which may be a path alone.
+func root(to string) string {
+	if scheme, rest, ok := strings.Cut(to, "://"); ok && to[0] != '/' {
+		host, _, _ := strings.Cut(rest, "/")
+		return scheme + "://" + host + "/"
+	}
+	return "/"
 }

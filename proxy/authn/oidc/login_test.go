@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -592,6 +591,40 @@ func TestUserinfo(t *testing.T) {
 	}
 }
 
+// TestUserinfoSaysNothingOfTheLogin: how and when somebody authenticated, and for whom,
+// stands in the ID token, which is signed. The userinfo tells of a person, who may well
+// write it.
+func TestUserinfoSaysNothingOfTheLogin(t *testing.T) {
+	s := newSetup(t, func(c *Config) { c.Userinfo = true })
+	s.idp.set(func(f *fake) {
+		f.claims = map[string]any{"acr": nil, "auth_time": nil, "amr": nil, "sid": nil}
+		f.userinfo = func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, map[string]any{
+				"sub": "alice", "name": "Alice", "acr": "gold", "auth_time": s.now().Add(time.Hour).Unix(), "amr": []string{"hwk"}, "sid": "s9",
+				"azp": "web", "act": map[string]any{"sub": "root"}, "cnf": map[string]any{"jkt": "x"}, "scope": "admin", "scp": "admin", "jti": "1", "nbf": 1, "events": map[string]any{},
+				"may_act": map[string]any{"sub": "root"}, "client_id": "other", "nonce": "x", "at_hash": "x", "c_hash": "x", "s_hash": "x",
+			})
+		}
+	})
+	b := s.browser()
+	b.logIn("/")
+	for _, when := range []string{"logged in", "renewed"} {
+		_, id, _ := b.get("/x")
+		if id == nil || id.Claims["name"] != "Alice" {
+			t.Fatalf("%s: identity %+v", when, id)
+		}
+		for _, name := range slices.Sorted(maps.Keys(id.Claims)) {
+			if !slices.Contains([]string{"aud", "email", "exp", "iat", "iss", "name", "sub"}, name) {
+				t.Errorf("%s: the userinfo says %s", when, name)
+			}
+		}
+		s.pass(time.Minute)
+	}
+	if n := len(s.idp.questions()); n != 2 {
+		t.Errorf("%d questions; the session was not renewed", n)
+	}
+}
+
 func TestRenewal(t *testing.T) {
 	s := newSetup(t, nil)
 	b := s.browser()
@@ -622,7 +655,6 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// TestRenewalRefused: the session ends.
 // TestRenewalHalfWay: what a renewal spent is not lost when the provider then is not
 // there for the rest; who the session is of stays what it was.
 func TestRenewalHalfWay(t *testing.T) {
@@ -635,15 +667,17 @@ func TestRenewalHalfWay(t *testing.T) {
 			f.header = map[string]string{"kid": "k2"}
 			f.claims = map[string]any{"sub": "bob", "email": "bob@example.com"}
 		},
+		"key set hangs": func(f *fake) {
+			f.keysHang.Store(true)
+			f.header = map[string]string{"kid": "k2"}
+			f.claims = map[string]any{"sub": "bob", "email": "bob@example.com"}
+		},
 		"userinfo is down": func(f *fake) {
 			f.userinfo = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) }
 		},
 	} {
 		s := newSetup(t, func(c *Config) { c.Userinfo = true })
 		s.idp.set(func(f *fake) { f.userinfo = good })
-		ctx, stop := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = s.a.Run(ctx) }) // fetches key sets
 		b := s.browser()
 		b.logIn("/")
 		s.pass(time.Minute)
@@ -654,17 +688,17 @@ func TestRenewalHalfWay(t *testing.T) {
 		}
 		s.pass(time.Minute)
 		s.idp.keysDown.Store(false)
+		s.idp.keysHang.Store(false)
 		s.idp.set(func(f *fake) { f.header, f.claims, f.userinfo = nil, nil, good })
 		r, id, _ = b.get("/x")
 		asked := s.idp.questions()
 		if id == nil || r.Token != "at-d" || asked[len(asked)-1].Get("refresh_token") != "rt-at-c" {
 			t.Errorf("%s: renewed then: identity %+v, token %q, asked %v", name, id, r.Token, asked[len(asked)-1])
 		}
-		stop()
-		running.Wait()
 	}
 }
 
+// TestRenewalRefused: the session ends.
 func TestRenewalRefused(t *testing.T) {
 	for name, change := range map[string]func(*fake){
 		"refused": func(f *fake) {
@@ -773,6 +807,15 @@ func TestChoice(t *testing.T) {
 	var answer *authn.Answer
 	if !errors.As(err, &answer) || answer.Status != 401 {
 		t.Fatalf("got %v", err)
+	}
+	var challenges []string
+	for _, h := range answer.Headers {
+		if h.Name == "www-authenticate" {
+			challenges = append(challenges, h.Value)
+		}
+	}
+	if !slices.Equal(challenges, []string{`Bearer realm="sallyport"`}) { // browsers ask for a password where it says Basic
+		t.Errorf("challenges %q", challenges)
 	}
 	for _, want := range []string{
 		`<a href="/oauth2/login?return=%2Fx%3Fa%3Db">Corp &lt;&amp;&gt;</a>`, `<a href="/partner/login?return=%2Fx%3Fa%3Db">partner</a>`,

@@ -21,9 +21,10 @@ import (
 // logout ends the session here, has the provider revoke its tokens, and ends the session
 // there, if the provider has addresses for that (RFC 7009, OpenID Connect RP-Initiated
 // Logout 1.0). A POST has to come from a page of the same
-// origin and to bring the token that GET gave it: other sites cannot log people out.
+// origin and to bring the token that GET gave it: other sites cannot log people out. To
+// those browsers do not give our cookie (SameSite), so that GET has to say what is so.
 func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Answer {
-	s, err := a.store.Load(ctx, r)
+	s, err := a.load(ctx, r)
 	if err != nil && !errors.Is(err, session.ErrNone) {
 		return a.failed(ctx, r, fmt.Errorf("%w: session: %w", authn.ErrUnavailable, err), "/")
 	}
@@ -34,6 +35,8 @@ func (a *Authenticator) logout(ctx context.Context, r *authn.Request) *authn.Ans
 	switch {
 	case r.Method != "GET" && r.Method != "POST":
 		return a.page(r, http.StatusMethodNotAllowed, pageDenied, "logout by "+r.Method)
+	case s == nil && r.Method == "POST" && otherSite(r, a.origin(r)):
+		return redirect(http.StatusSeeOther, a.config.LogoutPath, "logout by another site: the browser may have a session that it does not show it")
 	case s == nil:
 		a.forgetFlows(r, 0)
 		_ = a.store.End(ctx, r, nil) // there is none; only cookies go
@@ -140,7 +143,7 @@ func (a *Authenticator) frontChannel(ctx context.Context, r *authn.Request) *aut
 	if err != nil || params["sid"] == "" || named && iss != a.config.Issuer || r.Method != "GET" {
 		return a.page(r, http.StatusBadRequest, pageDenied, "front-channel logout without sid, or with iss of another provider")
 	}
-	if s, err := a.store.Load(ctx, r); err == nil && s.SID == params["sid"] {
+	if s, err := a.load(ctx, r); err == nil && s.SID == params["sid"] {
 		err = a.store.End(ctx, r, s)
 		if err != nil {
 			return a.failed(ctx, r, fmt.Errorf("%w: end session: %w", authn.ErrUnavailable, err), "/")
@@ -195,20 +198,31 @@ func (a *Authenticator) revoke(ctx context.Context, r *authn.Request) error {
 		return fmt.Errorf("%w: logout token: %w", authn.ErrInvalid, err)
 	}
 	id, _ := t.Claims["jti"].(string)
-	fresh, err := a.store.Once(ctx, "logout "+id, issued, maxLogoutAge+2*time.Minute)
+	sid, _ := t.Claims["sid"].(string)
+	sub, _ := t.Claims["sub"].(string)
+	fresh, err := a.endOnce(ctx, "logout "+id, issued, func() error { return a.store.Revoke(ctx, a.config.Issuer, sid, sub) })
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
 	case !fresh:
 		return fmt.Errorf("%w: logout token was used before", authn.ErrInvalid)
 	}
-	sid, _ := t.Claims["sid"].(string)
-	sub, _ := t.Claims["sub"].(string)
-	if err := a.store.Revoke(ctx, a.config.Issuer, sid, sub); err != nil {
-		return fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
-	}
 	a.count.loggedOut.Add(1)
 	return nil
+}
+
+// endOnce has end do its work unless key was used before, and notes then that it was
+// used: when the store fails on the way the provider sends the token again, which must
+// find it as good as before. To end sessions twice changes nothing.
+func (a *Authenticator) endOnce(ctx context.Context, key string, made time.Time, end func() error) (bool, error) {
+	seen, err := a.store.Seen(ctx, key, made)
+	if err != nil || seen {
+		return false, err
+	}
+	if err := end(); err != nil {
+		return false, err
+	}
+	return a.store.Once(ctx, key, made, maxLogoutAge+2*time.Minute)
 }
 
 const (

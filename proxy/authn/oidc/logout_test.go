@@ -1,7 +1,9 @@
 package oidc
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/session"
 )
 
 // token returns what GET gives scripts to log out with.
@@ -97,6 +100,40 @@ func TestLogoutFromStrictPage(t *testing.T) {
 	a := b.at(b.post("/oauth2/logout", "token="+b.token(), "origin", "null", "sec-fetch-site", "same-origin"))
 	if sent(t, a); b.in() {
 		t.Error("still logged in")
+	}
+}
+
+// TestLogoutByAnotherSite: browsers keep our cookie back from another site's form, which
+// tells nothing of the session.
+func TestLogoutByAnotherSite(t *testing.T) {
+	s := newSetup(t, nil)
+	b := s.browser()
+	b.logIn("/")
+	for name, tc := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"another site":             {[]string{"origin", "https://evil.example", "sec-fetch-site", "cross-site"}, 303},
+		"null origin":              {[]string{"origin", "null", "sec-fetch-site", "cross-site"}, 303},
+		"without an origin":        {[]string{"sec-fetch-site", "cross-site"}, 303},
+		"without fetch metadata":   {[]string{"origin", "https://evil.example"}, 303},
+		"our own, after the end":   {[]string{"origin", "https://app.example", "sec-fetch-site", "same-origin"}, 200},
+		"a script without session": {nil, 200},
+	} {
+		r := s.browser().post("/oauth2/logout", "token=x", tc.headers...)
+		a := b.at(r)
+		if a.Status != tc.status || !b.in() {
+			t.Errorf("%s: answered %d: %s", name, a.Status, a.Why)
+		}
+		if a.Status != 303 {
+			continue
+		}
+		if u := sent(t, a); u.String() != "/oauth2/logout" || len(r.Response) != 0 {
+			t.Errorf("%s: sent to %s with %v", name, u, r.Response)
+		}
+	}
+	if a := b.at(b.request("GET", "/oauth2/logout", "accept", "text/html", "sec-fetch-site", "cross-site")); !strings.Contains(string(a.Body), "<h1>Log out?</h1>") {
+		t.Errorf("there the user sees %d %s", a.Status, a.Body)
 	}
 }
 
@@ -253,6 +290,71 @@ func TestBackChannelLogout(t *testing.T) {
 			t.Errorf("%s: %d", name, a.Status)
 		}
 	}
+}
+
+// TestBackChannelLogoutWhileTheStoreFails: whichever step fails, the provider's retry ends
+// the session, and the token counts no more after that.
+func TestBackChannelLogoutWhileTheStoreFails(t *testing.T) {
+	for good := range 3 {
+		s := newSetup(t, nil)
+		b := s.browser()
+		b.logIn("/")
+		s.pass(time.Second)
+		now := s.now()
+		body := url.Values{"logout_token": {s.idp.sign(t, nil, map[string]any{
+			"iss": s.idp.URL, "aud": "web", "iat": now.Unix(), "exp": now.Add(2 * time.Minute).Unix(), "jti": "1",
+			"events": map[string]any{logoutEvent: map[string]any{}}, "sid": "s1",
+		})}}.Encode()
+		store := &failingStore{Store: s.a.store, good: good}
+		s.a.store = store
+		idp := s.browser()
+		if a := idp.at(idp.post("/oauth2/backchannel-logout", body)); a.Status != 503 || !store.failed {
+			t.Errorf("call %d of the store fails: %v; answered %d: %s", good+1, store.failed, a.Status, a.Why)
+		}
+		if a := idp.at(idp.post("/oauth2/backchannel-logout", body)); a.Status != 200 || b.in() {
+			t.Errorf("retry after call %d failed: answered %d: %s; the session goes on: %v", good+1, a.Status, a.Why, b.in())
+		}
+		if a := idp.at(idp.post("/oauth2/backchannel-logout", body)); a.Status != 400 {
+			t.Errorf("used again after call %d failed: %d", good+1, a.Status)
+		}
+	}
+}
+
+// failingStore fails once, after some good calls that do not come with the request of a
+// browser.
+type failingStore struct {
+	session.Store
+	good   int
+	failed bool
+}
+
+func (s *failingStore) fails() error {
+	if s.good--; s.good >= 0 || s.failed {
+		return nil
+	}
+	s.failed = true
+	return errors.New("connection reset by peer")
+}
+
+func (s *failingStore) Seen(ctx context.Context, key string, made time.Time) (bool, error) {
+	if err := s.fails(); err != nil {
+		return false, err
+	}
+	return s.Store.Seen(ctx, key, made)
+}
+
+func (s *failingStore) Revoke(ctx context.Context, issuer, sid, subject string) error {
+	if err := s.fails(); err != nil {
+		return err
+	}
+	return s.Store.Revoke(ctx, issuer, sid, subject)
+}
+
+func (s *failingStore) Once(ctx context.Context, key string, made time.Time, keep time.Duration) (bool, error) {
+	if err := s.fails(); err != nil {
+		return false, err
+	}
+	return s.Store.Once(ctx, key, made, keep)
 }
 
 // TestReloadKeepsWhatEnded: another configuration of the same provider.

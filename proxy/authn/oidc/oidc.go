@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,8 @@ type Deps struct {
 type Authenticator struct {
 	name     string
 	config   Config
+	origins  *origins
+	internal map[string]location // as newInternal made it
 	provider *provider
 	verifier *jwt.Verifier
 	client   *client
@@ -57,8 +58,12 @@ func New(name string, c Config, deps Deps) (*Authenticator, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
+	domain := "" // for the cookie of a login, which comes back to its own host
+	if c.RedirectOrigin != "" {
+		domain = c.Session.CookieDomain
+	}
 	a := &Authenticator{
-		name: name, config: c, flows: session.NewCookies("login-"+name, ""), count: newCounters(deps.Metrics, name),
+		name: name, config: c, origins: newOrigins(c), internal: newInternal(c), flows: session.NewCookies("login-"+name, domain), count: newCounters(deps.Metrics, name),
 		logger: deps.Logger.With(slog.String("authenticator", name), slog.String("issuer", c.Issuer)),
 	}
 	l, err := newLook(c.Pages)
@@ -89,7 +94,13 @@ var errNoSession = fmt.Errorf("%w: no session", authn.ErrNotMine)
 // Authenticate returns the identity of the request's session. An access token that
 // has ended is renewed first.
 func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
-	s, err := a.store.Load(ctx, r)
+	seen := a.seen(r)
+	defer r.Take(seen)
+	return a.authenticate(ctx, seen)
+}
+
+func (a *Authenticator) authenticate(ctx context.Context, r *authn.Request) (*authz.Identity, error) {
+	s, err := a.load(ctx, r)
 	switch {
 	case errors.Is(err, session.ErrNone):
 		return nil, errNoSession
@@ -120,6 +131,22 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *authn.Request) (*au
 	return s.Identity(a.identity), nil
 }
 
+// load returns the session of a request that this provider gave this client. One from
+// before the configuration named another is over: its tokens are for nobody here, and
+// the provider that came after must not be shown them.
+func (a *Authenticator) load(ctx context.Context, r *authn.Request) (*session.Session, error) {
+	s, err := a.store.Load(ctx, r)
+	if err == nil && s.Identity(a.identity) == nil {
+		return nil, fmt.Errorf("%w: it is of another provider or client", session.ErrNone)
+	}
+	return s, err
+}
+
+// own reports whether a session is of this provider and this client.
+func (a *Authenticator) own(s *session.Session) bool {
+	return s.Issuer == a.config.Issuer && a.checkAudience(s.Claims) == nil
+}
+
 // early is how long before its end an access token is renewed: it is still to be
 // used by the upstream.
 const early = 10 * time.Second
@@ -128,11 +155,14 @@ func ended(s *session.Session, now time.Time) bool {
 	return s.AccessEnds != 0 && now.Add(early).Unix() >= s.AccessEnds
 }
 
-// identity is what the policy sees of a session.
+// identity is what the policy sees of a session; nil if it is not ours.
 func (a *Authenticator) identity(s *session.Session) *authz.Identity {
+	if !a.own(s) {
+		return nil
+	}
 	id := &authz.Identity{
 		Authenticated: true, Authenticator: a.name, Kind: Kind, Subject: s.Subject, Issuer: s.Issuer, Claims: s.Claims,
-		Scopes: s.Scopes, ExpiresAt: time.UnixMilli(s.Created).Add(a.config.Session.Lifetime),
+		Scopes: s.Scopes, ExpiresAt: s.Ends(a.config.Session.Lifetime),
 	}
 	id.Audiences, _ = jwt.Strings(s.Claims, "aud") // it was checked at the login
 	return id
@@ -143,16 +173,10 @@ func (a *Authenticator) Challenge(err error) string { return authn.BearerChallen
 
 // Endpoints implements authn.Server.
 func (a *Authenticator) Endpoints() []authn.Endpoint {
-	var hosts []string
-	for _, o := range a.config.Origins {
-		if u, err := url.Parse(o); err == nil && !slices.Contains(hosts, u.Hostname()) {
-			hosts = append(hosts, u.Hostname())
-		}
-	}
-	serve := []func(context.Context, *authn.Request) *authn.Answer{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
+	serve := []server{a.callback, a.login, a.logout, a.frontChannel, a.backChannel}
 	out := make([]authn.Endpoint, len(serve))
 	for i, path := range a.paths() {
-		out[i] = authn.Endpoint{Path: path, Hosts: hosts, Serve: serve[i]}
+		out[i] = authn.Endpoint{Path: path, Hosts: a.config.hosts(), Serve: a.asSeen(serve[i])}
 		if path == a.config.BackChannelLogoutPath {
 			out[i].Hosts = nil // the provider may know the gateway by another name
 		}
@@ -172,18 +196,13 @@ func (a *Authenticator) paths() []string {
 func (a *Authenticator) Run(ctx context.Context) error {
 	defer a.provider.client.Close()
 	if s, ok := a.store.(*session.Shared); ok {
-		// Requests that began before a reload still need it.
-		defer time.AfterFunc(retired, func() { _ = s.Close() })
+		defer s.Retire()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.provider.run(ctx); return nil })
 	g.Go(func() error { return a.verifier.Run(ctx) })
 	return g.Wait()
 }
-
-// retired is how long the connections to Redis of a configuration that was replaced
-// stay open.
-const retired = 2 * time.Minute
 
 // Prime asks the provider for its metadata and keys.
 func (a *Authenticator) Prime(ctx context.Context) error {
@@ -231,7 +250,8 @@ func (a *Authenticator) Inherit(prev *Authenticator) {
 	if old, was := prev.store.(*session.Browser); ok && was {
 		next.Adopt(old)
 	}
-	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile && a.provider.aliases == prev.provider.aliases {
+	if a.config.Issuer == prev.config.Issuer && a.config.CAFile == prev.config.CAFile && a.provider.aliases == prev.provider.aliases &&
+		a.config.InsecureHTTP == prev.config.InsecureHTTP {
 		a.provider.current.CompareAndSwap(nil, prev.provider.current.Load())
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 )
 
@@ -180,7 +181,7 @@ func (p *provider) object(ctx context.Context, url, token string) (map[string]an
 	if err != nil {
 		return nil, err
 	}
-	doc, err := jwt.Object(data)
+	doc, err := jose.Object(data)
 	if err != nil {
 		return nil, fmt.Errorf("answer of %s: %w", url, err)
 	}

@@ -32,6 +32,7 @@ type fake struct {
 	key *ecdsa.PrivateKey
 
 	keysDown atomic.Bool // the key set is not to be had
+	keysHang atomic.Bool // nobody answers who asks for it
 
 	mu       sync.Mutex
 	metadata map[string]any                               // changes
@@ -68,7 +69,11 @@ func newFake(t *testing.T, now func() time.Time) *fake {
 		merge(doc, f.metadata)
 		writeJSON(w, doc)
 	})
-	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
+		if f.keysHang.Load() {
+			<-r.Context().Done()
+			return
+		}
 		if f.keysDown.Load() {
 			w.WriteHeader(http.StatusBadGateway)
 			return
@@ -228,7 +233,15 @@ func (s *setup) open(name string, c Config) *Authenticator {
 	if err := a.Prime(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
+	s.fetchKeys(a)
 	return a
+}
+
+// fetchKeys has a get new key sets until the test ends, as it does while it serves.
+func (s *setup) fetchKeys(a *Authenticator) {
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.verifier.Run(s.t.Context()) })
+	s.t.Cleanup(running.Wait)
 }
 
 // browser keeps cookies and follows nothing by itself.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 // When authorization requests are pushed to the provider (RFC 9126).
@@ -67,7 +67,7 @@ func (c *client) push(ctx context.Context, m *metadata, params url.Values) (url.
 	if err != nil {
 		return nil, fmt.Errorf("%w: pushed authorization request: %w", authn.ErrUnavailable, err)
 	}
-	doc, err := jwt.Object(body)
+	doc, err := jose.Object(body)
 	code, _ := doc["error"].(string)
 	switch {
 	case busy(status, code):

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 )
 
 const (
@@ -125,7 +125,7 @@ func claim(name, value string) any {
 			return n
 		}
 	case "claims":
-		if doc, err := jwt.Object([]byte(value)); err == nil {
+		if doc, err := jose.Object([]byte(value)); err == nil {
 			return doc
 		}
 	case "authorization_details":

@@ -7,11 +7,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/session"
 )
 
@@ -34,6 +35,7 @@ type held struct{ token, hint string }
 // uses them any more, and a copy of one would outlive the logout. The sessions have
 // ended whatever comes of it. A browser that went away does not keep it from happening.
 func (a *Authenticator) release(ctx context.Context, ended []*session.Session) {
+	ended = slices.DeleteFunc(slices.Clone(ended), func(s *session.Session) bool { return !a.own(s) })
 	tokens := tokensOf(ended, a.client.now())
 	if a.config.KeepTokensAtLogout || len(tokens) == 0 {
 		return
@@ -100,7 +102,7 @@ func (c *client) revoke(ctx context.Context, m *metadata, t held) error {
 	if status == http.StatusOK {
 		return nil
 	}
-	doc, _ := jwt.Object(body) // it may be anything
+	doc, _ := jose.Object(body) // it may be anything
 	if doc["error"] == "unsupported_token_type" {
 		return fmt.Errorf("%w: revocation endpoint answered %d", errUnsupported, status)
 	}

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +18,8 @@ import (
 
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/redis"
+	"github.com/sallyport/sallyport/proxy/redis/redistest"
 	"github.com/sallyport/sallyport/proxy/session"
 )
 
@@ -223,34 +223,7 @@ func TestLogoutDoesNotWaitForEver(t *testing.T) {
 // startRedis runs a Redis of its own.
 func startRedis(t *testing.T) (address string) {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed, which this test runs; do it with: make deps")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(address)
-	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		if c, err := net.Dial("tcp", address); err == nil {
-			c.Close()
-			return address
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("Redis does not answer")
-		}
-	}
+	return redistest.Start(t, t.TempDir(), redistest.Open).Address
 }
 
 // inRedis keeps sessions there.
@@ -261,7 +234,7 @@ func inRedis(t *testing.T, address string) func(*Config) {
 		t.Fatal(err)
 	}
 	return func(c *Config) {
-		c.Session.KeysFiles, c.Session.Redis = []string{file}, &session.RedisConfig{Address: address}
+		c.Session.KeysFiles, c.Session.Redis = []string{file}, &redis.Config{Server: redis.Server{Address: address}}
 	}
 }
 

@@ -27,6 +27,18 @@ type signer struct {
 // loadSigners returns the ways in which the key in a file signs JWTs of a type, the
 // usual one first. What is the key's name in errors.
 func loadSigners(what, file, typ, kid string) ([]*signer, error) {
+	key, err := loadPrivate(what, file)
+	if err != nil {
+		return nil, err
+	}
+	all, err := newSigners(key, typ, kid)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", what, file, err)
+	}
+	return all, nil
+}
+
+func loadPrivate(what, file string) (any, error) {
 	data, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, err)
@@ -35,11 +47,7 @@ func loadSigners(what, file, typ, kid string) ([]*signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s of %s: %w", what, file, err)
 	}
-	all, err := newSigners(key, typ, kid)
-	if err != nil {
-		return nil, fmt.Errorf("%s of %s: %w", what, file, err)
-	}
-	return all, nil
+	return key, nil
 }
 
 func parsePrivate(data []byte) (any, error) {
@@ -57,15 +65,21 @@ func parsePrivate(data []byte) (any, error) {
 }
 
 func newSigners(key any, typ, kid string) ([]*signer, error) {
+	head := map[string]string{"typ": typ}
+	if kid != "" {
+		head["kid"] = kid
+	}
+	return newSignersOf(key, head)
+}
+
+// newSignersOf is newSigners with a header, to which the algorithm is added.
+func newSignersOf(key any, head map[string]string) ([]*signer, error) {
 	all, err := waysToSign(key)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range all {
-		head := map[string]string{"alg": s.alg, "typ": typ}
-		if kid != "" {
-			head["kid"] = kid
-		}
+		head["alg"] = s.alg
 		text, err := json.Marshal(head)
 		if err != nil {
 			return nil, err

@@ -155,6 +155,16 @@ func (d demand) met(claims map[string]any, now time.Time, leeway time.Duration) 
 	return nil
 }
 
+// ofTokens are claims of tokens and of how somebody authenticated (OpenID Connect Core
+// section 2, RFC 7519, RFC 7800, RFC 8693). The userinfo, which is not signed and which
+// people may write, is not asked for them.
+func ofTokens() []string {
+	return []string{
+		"iss", "aud", "exp", "nbf", "iat", "jti", "auth_time", "acr", "amr", "azp", "sid", "nonce", "at_hash", "c_hash", "s_hash",
+		"cnf", "act", "may_act", "scope", "scp", "client_id", "events",
+	}
+}
+
 // addUserinfo adds the claims of the userinfo endpoint (OpenID Connect Core section
 // 5.3). Those of the ID token, which is signed, win.
 func (a *Authenticator) addUserinfo(ctx context.Context, m *metadata, s *session.Session) error {
@@ -175,7 +185,7 @@ func (a *Authenticator) addUserinfo(ctx context.Context, m *metadata, s *session
 		return fmt.Errorf("%w: userinfo is of another subject", authn.ErrInvalid)
 	}
 	for name, value := range info {
-		if _, there := s.Claims[name]; !there {
+		if _, there := s.Claims[name]; !there && !slices.Contains(ofTokens(), name) {
 			s.Claims[name] = value
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/authn/tokencache"
@@ -101,7 +102,7 @@ func (a *alb) AuthenticateToken(ctx context.Context, token string, r *authn.Requ
 	if base == "" {
 		base = keysOf(t.signer)
 	}
-	key, err := a.keys.get(ctx, base+"/"+t.kid)
+	key, err := a.keys.get(ctx, r.Client, base+"/"+t.kid)
 	if err == nil && !verifyES256(key, t.input, t.signature) {
 		err = fmt.Errorf("%w: signature does not match", authn.ErrInvalid)
 	}
@@ -112,7 +113,11 @@ func (a *alb) AuthenticateToken(ctx context.Context, token string, r *authn.Requ
 		return nil, err
 	}
 	id := a.identity(t)
-	a.recent.Put(token, id, 4*len(token), t.expires.Add(leeway))
+	until := t.expires.Add(leeway)
+	if asked := r.Now.Add(freshFor); asked.Before(until) { // the key may be taken back
+		until = asked
+	}
+	a.recent.Put(token, id, 4*len(token), until)
 	return id, nil
 }
 
@@ -141,10 +146,10 @@ func (a *alb) read(token string, now time.Time) (*assertion, error) {
 	}
 	t := &assertion{input: []byte(parts[0] + "." + parts[1]), signature: raw[2]}
 	var err error
-	if t.header, err = jwt.Object(raw[0]); err != nil {
+	if t.header, err = jose.Object(raw[0]); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if t.claims, err = jwt.Object(raw[1]); err != nil {
+	if t.claims, err = jose.Object(raw[1]); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}
 	if err := a.checkHeader(t, now); err != nil {

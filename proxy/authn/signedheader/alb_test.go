@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -217,6 +218,57 @@ func TestALBKeys(t *testing.T) {
 	delete(keys.pages, "/"+kid(1))
 	keys.mu.Unlock()
 	expect("taken back", kid(1), authn.ErrInvalid, demandBurst+2)
+}
+
+// TestALBKeyTakenBack: what was signed with a key is good no longer than the key, whatever
+// end whoever has the key gave it.
+func TestALBKeyTakenBack(t *testing.T) {
+	key, now := newEC(t), testNow
+	keys := serveKeys(t, map[string]string{"/" + kid(1): pemOf(t, key)})
+	a, err := New("front", Config{Preset: "aws_alb", Signers: []string{testSigner}, KeysURL: keys.url}, Deps{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := carry("x-amzn-oidc-data", sign(t, base64.URLEncoding, key, albHead.with(members{"exp": now.AddDate(1, 0, 0).Unix()}), albClaims.with(members{"exp": nil})))
+	if _, err := a.Authenticate(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	keys.mu.Lock()
+	delete(keys.pages, "/"+kid(1))
+	keys.mu.Unlock()
+	now = now.Add(freshFor)
+	r.Now = now
+	if id, err := a.Authenticate(t.Context(), r); !errors.Is(err, authn.ErrInvalid) {
+		t.Errorf("after its key was taken back: %+v, %v", id, err)
+	}
+}
+
+// TestALBKeysForAll: who makes kids up keeps nobody else from a key that was not asked for
+// yet, as after a restart.
+func TestALBKeysForAll(t *testing.T) {
+	key := newEC(t)
+	keys := serveKeys(t, map[string]string{"/" + kid(1): pemOf(t, key)})
+	a := newTest(t, Config{Preset: "aws_alb", Signers: []string{testSigner}, KeysURL: keys.url})
+	present := func(client, id string) error {
+		r := carry("x-amzn-oidc-data", sign(t, base64.URLEncoding, key, albHead.with(members{"kid": id}), albClaims))
+		r.Client = client
+		_, err := a.Authenticate(t.Context(), r)
+		return err
+	}
+	for i := range 50 {
+		if err := present("192.0.2.66", kid(100+i)); err == nil {
+			t.Fatal("a made-up kid was accepted")
+		}
+	}
+	if err := present("192.0.2.1", kid(1)); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	for i := range 500 {
+		_ = present(fmt.Sprintf("198.51.%d.%d", i/200, i%200), kid(1000+i)) // many clients
+	}
+	if got := keys.count(); got != demandOfAll {
+		t.Errorf("%d fetches, want %d", got, demandOfAll)
+	}
 }
 
 func TestForgerIsLimited(t *testing.T) {

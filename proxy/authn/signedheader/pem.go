@@ -10,14 +10,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/asking"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
+	"github.com/sallyport/sallyport/proxy/authn/limit"
 )
 
 const (
@@ -29,21 +32,24 @@ const (
 	freshFor = time.Hour
 	// absentFor is how long a key that is not there causes no further fetch.
 	absentFor = 10 * time.Second
-	// Keys that are not known are fetched a few at once, and then one per interval,
-	// whatever is sent.
+	// Keys that are not known are fetched a few at once for one client, and then one per
+	// interval: who makes kids up keeps nobody else from a new key. However many clients
+	// there are, there is an end too.
 	demandBurst    = 5
 	demandInterval = 10 * time.Second
+	demandOfAll    = 64 // at once, and then one per second
 )
 
 // pemKeys are public keys that are published one by one, each under its own URL.
 type pemKeys struct {
-	client *fetch.Client
-	now    func() time.Time
-	logger *slog.Logger
-	keys   *lru.Cache[string, pemKey] // by URL
-	absent *lru.Cache[string, pemKey] // apart, so that made-up ones push no key out
-	demand *rate.Limiter
-	flight singleflight.Group
+	client  *fetch.Client
+	now     func() time.Time
+	logger  *slog.Logger
+	keys    *lru.Cache[string, pemKey] // by URL
+	absent  *lru.Cache[string, pemKey] // apart, so that made-up ones push no key out
+	demand  *rate.Limiter              // of all clients
+	asking  *limit.Limiter             // of each
+	flights asking.Flights[*ecdsa.PublicKey]
 }
 
 // pemKey is a key, or nil for one that is not there, until when that is believed.
@@ -53,7 +59,7 @@ type pemKey struct {
 }
 
 func newPEMKeys(c Config, deps Deps) (*pemKeys, error) {
-	k := &pemKeys{now: deps.Now, logger: deps.Logger, demand: rate.NewLimiter(rate.Every(demandInterval), demandBurst)}
+	k := &pemKeys{now: deps.Now, logger: deps.Logger, demand: rate.NewLimiter(rate.Every(time.Second), demandOfAll)}
 	if k.now == nil {
 		k.now = time.Now
 	}
@@ -67,13 +73,18 @@ func newPEMKeys(c Config, deps Deps) (*pemKeys, error) {
 	if k.absent, err = lru.New[string, pemKey](maxPEMKeys); err != nil {
 		return nil, err
 	}
+	each := limit.Default()
+	each.Failures, each.Burst = setting.Rate(1/demandInterval.Seconds()), demandBurst
+	if k.asking, err = limit.New(each); err != nil {
+		return nil, err
+	}
 	k.client, err = fetch.New(fetch.Config{Whose: "the load balancer's keys", CAFile: c.CAFile, Connections: 2})
 	return k, err
 }
 
-// get returns the key under url. The error is authn.ErrInvalid if there is none and
+// get returns the key under url, which a client has named. The error is authn.ErrInvalid if there is none and
 // authn.ErrUnavailable if that cannot be found out now.
-func (k *pemKeys) get(ctx context.Context, url string) (*ecdsa.PublicKey, error) {
+func (k *pemKeys) get(ctx context.Context, client, url string) (*ecdsa.PublicKey, error) {
 	known, have := k.keys.Get(url)
 	if have && k.now().Before(known.until) {
 		return known.key, nil
@@ -81,33 +92,31 @@ func (k *pemKeys) get(ctx context.Context, url string) (*ecdsa.PublicKey, error)
 	if a, ok := k.absent.Get(url); ok && k.now().Before(a.until) {
 		return nil, errAbsent
 	}
-	found := k.flight.DoChan(url, func() (any, error) {
-		return k.fetch(context.WithoutCancel(ctx), url, known.key) // for all who wait, whoever gives up
-	})
-	select {
-	case r := <-found:
-		switch {
-		case r.Err == nil:
-			key, _ := r.Val.(*ecdsa.PublicKey) // nothing else comes from there
-			return key, nil
-		case have && errors.Is(r.Err, authn.ErrUnavailable):
-			return known.key, nil
-		}
-		return nil, r.Err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: request ended while the key was fetched: %w", authn.ErrUnavailable, ctx.Err())
+	if !have && k.asking.Allow(client, k.now()) != nil {
+		return nil, errTooMany
 	}
+	client = strings.Clone(client) // the question may outlive the request
+	key, err := k.flights.Ask(ctx, url, fetchTimeout, func(ctx context.Context) (*ecdsa.PublicKey, error) {
+		return k.fetch(ctx, client, url, known.key)
+	})
+	if have && errors.Is(err, authn.ErrUnavailable) {
+		return known.key, nil
+	}
+	return key, err
 }
+
+var errTooMany = fmt.Errorf("%w: too many unknown keys were asked for", authn.ErrUnavailable)
 
 var errAbsent = fmt.Errorf("%w: there is no key of this kid", authn.ErrInvalid)
 
 // fetch gets a key. One that is known is asked for again whatever else is.
-func (k *pemKeys) fetch(ctx context.Context, url string, known *ecdsa.PublicKey) (*ecdsa.PublicKey, error) {
-	if known == nil && !k.demand.AllowN(k.now(), 1) {
-		return nil, fmt.Errorf("%w: too many unknown keys were asked for", authn.ErrUnavailable)
+func (k *pemKeys) fetch(ctx context.Context, client, url string, known *ecdsa.PublicKey) (*ecdsa.PublicKey, error) {
+	if known == nil {
+		k.asking.Charge(client, k.now())
+		if !k.demand.AllowN(k.now(), 1) {
+			return nil, errTooMany
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
 	key, err := k.load(ctx, url)
 	switch {
 	case err == nil:

@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func (m members) with(changes members) members {
 	return out
 }
 
-func marshal(t *testing.T, m members) []byte {
+func marshal(t testing.TB, m members) []byte {
 	t.Helper()
 	out, err := json.Marshal(m)
 	if err != nil {
@@ -54,7 +55,7 @@ func marshal(t *testing.T, m members) []byte {
 }
 
 // sign makes a token as enc writes its parts.
-func sign(t *testing.T, enc *base64.Encoding, key any, header, claims members) string {
+func sign(t testing.TB, enc *base64.Encoding, key any, header, claims members) string {
 	t.Helper()
 	input := enc.EncodeToString(marshal(t, header)) + "." + enc.EncodeToString(marshal(t, claims))
 	sum := sha256.Sum256([]byte(input))
@@ -121,6 +122,9 @@ func newTest(t *testing.T, c Config) *Authenticator {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.Run(t.Context()) })
+	t.Cleanup(running.Wait)
 	if err := a.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn/fetch"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // Config is the store of the headers and payloads of split tokens: a URL or Redis.
@@ -49,19 +50,7 @@ type Config struct {
 
 // RedisConfig is a Redis server with records.
 type RedisConfig struct {
-	// Address is host:port.
-	Address string `yaml:"address"`
-	// Username and the password authenticate to it.
-	Username string `yaml:"username"`
-	// PasswordFile is a file with the password.
-	PasswordFile string `yaml:"password_file" sallyport:"path"`
-	// TLS speaks TLS to it.
-	TLS bool `yaml:"tls"`
-	// CAFile holds the PEM certificates that the server is verified with instead of
-	// the system's.
-	CAFile string `yaml:"ca_file" sallyport:"path"`
-	// Database is the number of the database.
-	Database int `yaml:"database"`
+	redis.Server `yaml:",inline"`
 	// Prefix begins every key, and the hash ends it.
 	Prefix string `yaml:"prefix"`
 }
@@ -115,7 +104,7 @@ func (c Config) validateSource() error {
 			errs = append(errs, setting.Problemf(key, "is not used together with redis"))
 		}
 	}
-	return errors.Join(append(errs, setting.Under("redis", c.Redis.validate()))...)
+	return errors.Join(append(errs, setting.Under("redis", c.Redis.Validate()))...)
 }
 
 func (c Config) validateURL() error {
@@ -129,36 +118,12 @@ func (c Config) validateURL() error {
 	return errors.Join(errs...)
 }
 
-func (c *RedisConfig) validate() error {
-	var errs []error
-	if err := setting.Address(c.Address); err != nil {
-		errs = append(errs, setting.Problemf("address", "%w", err))
-	}
-	if c.CAFile != "" && !c.TLS {
-		errs = append(errs, setting.Problemf("ca_file", "is not used without tls"))
-	}
-	if c.Database < 0 {
-		errs = append(errs, setting.Problemf("database", "is negative"))
-	}
-	return errors.Join(errs...)
-}
-
 func (c Config) validateLimits() error {
-	errs := []error{setting.Under("lookup_limit", c.LookupLimit.Validate())}
-	for _, d := range []struct {
-		key           string
-		got, min, max time.Duration
-	}{
-		{"max_age", c.MaxAge, 0, time.Hour},
-		{"refused_max_age", c.RefusedMaxAge, 0, time.Minute},
-		{"timeout", c.Timeout, 10 * time.Millisecond, 30 * time.Second},
-	} {
-		if d.got < d.min || d.got > d.max {
-			errs = append(errs, setting.Problemf(d.key, "%s is not between %s and %s", d.got, d.min, d.max))
-		}
-	}
-	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1<<16 {
-		errs = append(errs, setting.Problemf("max_concurrent", "%d is not between 1 and %d", c.MaxConcurrent, 1<<16))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		setting.Between("max_age", c.MaxAge, 0, time.Hour),
+		setting.Between("refused_max_age", c.RefusedMaxAge, 0, time.Minute),
+		setting.Between("timeout", c.Timeout, 10*time.Millisecond, 30*time.Second),
+		setting.Between("max_concurrent", c.MaxConcurrent, 1, 1<<16),
+		setting.Under("lookup_limit", c.LookupLimit.Validate()),
+	)
 }

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/engine/setting"
+	"github.com/sallyport/sallyport/proxy/redis"
 )
 
 // TestValidate: each row is one change of a good configuration and the keys that the
 // problems name.
 func TestValidate(t *testing.T) {
-	inRedis := func(c *Config) { c.URL, c.Redis = "", &RedisConfig{Address: "127.0.0.1:6379"} }
+	inRedis := func(c *Config) { c.URL, c.Redis = "", &RedisConfig{Server: redis.Server{Address: "127.0.0.1:6379"}} }
 	for name, tt := range map[string]struct {
 		change func(*Config)
 		keys   []string
@@ -21,7 +22,7 @@ func TestValidate(t *testing.T) {
 		"max_age 0":        {func(c *Config) { c.MaxAge = 0 }, nil},
 		"hash in a query":  {func(c *Config) { c.URL = "http://127.0.0.1/?sha256={hash}" }, nil},
 		"neither":          {func(c *Config) { c.URL = "" }, []string{"url"}},
-		"both":             {func(c *Config) { c.Redis = &RedisConfig{Address: "127.0.0.1:6379"} }, []string{"url"}},
+		"both":             {func(c *Config) { c.Redis = &RedisConfig{Server: redis.Server{Address: "127.0.0.1:6379"}} }, []string{"url"}},
 		"no hash":          {func(c *Config) { c.URL = "https://tokens.example/" }, []string{"url"}},
 		"http":             {func(c *Config) { c.URL = "http://tokens.example/{hash}" }, []string{"url"}},
 		"insecure http":    {func(c *Config) { c.URL, c.InsecureHTTP = "http://tokens.example/{hash}", true }, nil},

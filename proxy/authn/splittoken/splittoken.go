@@ -92,5 +92,6 @@ func (f *Finder) Files() []string { return f.source.files() }
 // Reload reads the files again. What could not be read stays as it was.
 func (f *Finder) Reload() error { return f.source.reload() }
 
-// Close closes the connections.
+// Close closes the connections once requests that began before a reload need them no
+// more.
 func (f *Finder) Close() { f.source.close() }

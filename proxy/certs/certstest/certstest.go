@@ -42,6 +42,14 @@ func (ca *CA) Intermediate(t testing.TB, name string) *CA {
 	return newCA(t, name, ca)
 }
 
+// Cross makes another certificate of other, with its name and key, below ca.
+func (ca *CA) Cross(t testing.TB, other *CA) *CA {
+	t.Helper()
+	template := newTemplate(t, other.Certificate.Subject.CommonName)
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, other.Certificate.KeyUsage
+	return &CA{Certificate: ca.sign(t, template, other.key), key: other.key, parent: ca}
+}
+
 func newCA(t testing.TB, name string, parent *CA) *CA {
 	t.Helper()
 	ca := &CA{key: newKey(t), parent: parent}

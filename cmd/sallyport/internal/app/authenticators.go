@@ -104,7 +104,7 @@ func (a *App) buildAuthenticator(name string, c config.Authenticator) (*authenti
 	case c.SignedHeader != nil:
 		made, err = signedheader.New(name, *c.SignedHeader, signedheader.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	case c.ClientCredentials != nil:
-		made, err = clientcredentials.New(name, *c.ClientCredentials, clientcredentials.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
+		made, err = clientcredentials.New(name, *c.ClientCredentials, clientcredentials.Deps{Logger: a.logger, Meter: a.telemetry.Meter, Metrics: a.telemetry.Metrics})
 	case c.HTTPSignature != nil:
 		made, err = httpsignature.New(name, *c.HTTPSignature, httpsignature.Deps{Logger: a.logger, Meter: a.telemetry.Meter})
 	default:
@@ -164,6 +164,18 @@ func assertedHeaders(all map[string]*authenticator) (out []string) {
 	for _, x := range all {
 		if c, ok := x.Authenticator.(authn.Asserter); ok {
 			out = append(out, c.AssertedHeaders()...)
+		}
+	}
+	return out
+}
+
+// vouchers say which proxies are believed what they say of clients' certificates.
+func vouchers(all map[string]*authenticator) (out []func(*authn.Request) bool) {
+	for _, x := range all {
+		if v, ok := x.Authenticator.(authn.Voucher); ok {
+			if vouches := v.Vouches(); vouches != nil {
+				out = append(out, vouches)
+			}
 		}
 	}
 	return out

@@ -67,6 +67,7 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 		Outbound:  g.outgoing.of,
 		Endpoints: slices.Concat(endpoints(g.authenticators), resources.Endpoints(), g.outgoing.endpoints()), CredentialHeaders: credentialHeaders(g.authenticators),
 		AssertedHeaders:  assertedHeaders(g.authenticators),
+		Vouchers:         vouchers(g.authenticators),
 		ResourceMetadata: resources.Metadata,
 		TLSOptions:       tlsOptions(cfg),
 		Gateway:          authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},

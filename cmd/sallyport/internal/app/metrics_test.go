@@ -143,7 +143,8 @@ func addMechanisms(t *testing.T, dir string) {
 	if !strings.Contains(string(text), begin) {
 		t.Fatalf("%s has no %q", file, begin)
 	}
-	added := strings.Replace(string(text), begin, begin+"  cluster: {kubernetes: {token_file: own-token, ca_file: \"\", audiences: [orders]}}\n", 1)
+	added := strings.Replace(string(text), begin, begin+"  cluster: {kubernetes: {token_file: own-token, ca_file: \"\", audiences: [orders]}}\n"+
+		"  machines: {client_credentials: {issuer: \"https://idp.example\", audiences: [orders]}}\n", 1)
 	added += "identity_token: {issuer: \"https://gateway.example\"}\n" +
 		"token_exchanges: {sts: {url: \"https://idp.example/token\", client_id: gw, client_secret_file: secret, audience: orders}}\n" +
 		"client_credentials: {machine: {url: \"https://idp.example/token\", client_id: gw, client_secret_file: secret}}\n"

@@ -40,7 +40,7 @@ type Authenticator struct {
 	// SignedHeader takes the identity from a header that a proxy in front signs.
 	SignedHeader *signedheader.Config `yaml:"signed_header"`
 	// ClientCredentials gets a token for callers that send a client identifier and a
-	// secret in headers.
+	// secret in headers, or a JWT that they signed.
 	ClientCredentials *clientcredentials.Config `yaml:"client_credentials"`
 	// HTTPSignature takes the identity from a signature of the request (RFC 9421).
 	HTTPSignature *httpsignature.Config `yaml:"http_signature"`

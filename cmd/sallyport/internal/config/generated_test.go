@@ -50,6 +50,7 @@ func TestGenerated(t *testing.T) {
 		ClientCredentials: new(clientcredentials.Default()),
 		HTTPSignature:     new(httpsignature.Default()),
 	}}
+	sample.Authenticators["NAME"].ClientCredentials.Introspection = new(introspection.Default())
 	sample.Upstreams = map[string]upstream.Config{"NAME": upstream.Default()}
 	sample.Routes = []route.Config{{}}
 	sample.TokenExchanges = map[string]grant.ExchangeConfig{"NAME": grant.DefaultExchange()}

@@ -106,7 +106,7 @@ func Import(files []File, opts Options) (*Result, error) {
 	slices.SortStableFunc(r.differences, func(a, b Difference) int {
 		return cmp.Or(cmp.Compare(at(a.File), at(b.File)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key))
 	})
-	res.Differences = r.differences
+	res.Differences = slices.Compact(r.differences)
 	return res, nil
 }
 
@@ -124,6 +124,8 @@ type inputs struct {
 	rules    []*rule
 	mappings []*mapping
 	contexts map[string]*tlsContext // by namespace/name
+
+	certified []*rule // hosts whose clients must show a certificate that nobody asks for
 }
 
 // sort reads each resource by its kind.
@@ -138,7 +140,7 @@ func sort(all []*resource, opts Options, r *report) inputs {
 			in.filters[res.key()] = readFilter(res, names[res], opts, secrets)
 		case "FilterPolicy":
 			if policies++; policies > 1 {
-				res.spec.differ("rules", "the rules of several FilterPolicies are in the order in which they were read; Edge Stack has its own order")
+				res.spec.differ("rules", "the rules of several FilterPolicies are in the order in which they were read; Edge Stack has its own order, so that what one of them filters no other one opens")
 			}
 			in.rules = append(in.rules, readRules(res)...)
 		case "Mapping":
@@ -157,6 +159,7 @@ func sort(all []*resource, opts Options, r *report) inputs {
 	for _, key := range slices.Sorted(maps.Keys(secrets)) {
 		secrets[key].rest()
 	}
+	in.rules, in.certified = cautious(in.rules), uncertified(in.contexts)
 	return in
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/sallyport/sallyport/proxy/session"
 )
 
 // redirectPath is where Edge Stack has browsers come back to. Providers know it.
@@ -18,6 +20,11 @@ func (f *filter) oauth2(s *section, opts Options) {
 		f.kind = "oidc"
 	case "ClientCredentials":
 		f.kind = "client_credentials"
+	case "Password", "ResourceOwner":
+		f.shut(s, "grantType", "the grant "+grant+" is not carried over: nobody but the provider should see people's passwords (RFC 9700 section 2.4); "+
+			"have people log in (AuthorizationCode), and machines send credentials of their own (ClientCredentials)")
+		f.closed = "the grant " + grant + " is not carried over"
+		return
 	default:
 		f.shut(s, "grantType", "the grant "+grant+" is not carried over")
 		return
@@ -77,11 +84,15 @@ func (f *filter) login(s *section) {
 // others are all that there are.
 func (f *filter) origins(s *section) {
 	var origins []string
-	for _, o := range s.subs("protectedOrigins") {
+	all := s.subs("protectedOrigins")
+	for _, o := range all {
 		text := o.text("origin")
-		if u, err := url.Parse(text); err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") {
+		switch u, err := url.Parse(text); {
+		case err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && session.Loopback(u.Host)):
 			origins = append(origins, u.Scheme+"://"+strings.ToLower(u.Host))
-		} else {
+		case err == nil && u.Host != "" && u.Scheme == "http":
+			o.differ("origin", "%q is not https: it is left out, since sessions would travel in the open", text)
+		default:
 			o.differ("origin", "%q is not an origin such as https://app.example.com: it is left out", text)
 		}
 		o.without("name each origin in authenticators."+f.name+".oidc.origins", "includeSubdomains", "internalOrigin", "allowedInternalOrigins")
@@ -89,6 +100,9 @@ func (f *filter) origins(s *section) {
 	}
 	if len(origins) > 0 {
 		f.auth["origins"] = origins
+	} else if len(all) > 0 { // without any, people could log in at every host
+		f.closed = "none of the origins of the filter is carried over"
+		s.differ("protectedOrigins", "none of them is carried over: until there is one the routes with this filter deny everything")
 	}
 	if len(origins) > 1 {
 		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between them")
@@ -114,7 +128,7 @@ func (f *filter) machines(s *section, opts Options) {
 		s.differ("audience", "is missing, and tokens for another service are not accepted: fill in authenticators.%s.client_credentials.audiences, or give --audience %s=VALUE", f.name, f.name)
 	}
 	if v := s.text("accessTokenValidation"); v != "" && v != "auto" && v != "jwt" {
-		s.differ("accessTokenValidation", "%s is not carried over: the access token must be a JWT, whose signature, iss, aud and exp must hold", v)
+		s.differ("accessTokenValidation", "%s is not carried over: the access token must be a JWT, whose signature, iss, aud and exp must hold, or give authenticators.%s.client_credentials.introspection", v, f.name)
 	}
 	s.without("the access token is verified by the rules of this authenticator; add what the filter asks for", "accessTokenJWTFilter")
 	s.without("there is no login to redirect to", "insteadOfRedirect", "protectedOrigins", "allowedInternalOrigins", "extraAuthorizationParameters")
@@ -125,10 +139,15 @@ func (f *filter) clientAuthentication(s *section) {
 	if s == nil {
 		return
 	}
-	switch method := s.text("method"); method {
-	case "", "HeaderPassword":
-	case "BodyPassword":
+	assertions := "it is made as RFC 7523 says"
+	switch method := s.text("method"); {
+	case method == "", method == "HeaderPassword":
+	case method == "BodyPassword":
 		f.auth["client_auth"] = "client_secret_post"
+	case method == "JWTAssertion" && f.kind == "client_credentials":
+		f.auth["client_assertion_header"] = "x-ambassador-client-assertion"
+		s.differ("method", "callers with an identifier and a secret are taken too, where the provider takes them")
+		assertions = "callers sign their assertions themselves"
 	default:
 		f.closed = "the client authentication " + method + " is not carried over"
 		advice := "callers must send a secret"
@@ -137,6 +156,6 @@ func (f *filter) clientAuthentication(s *section) {
 		}
 		s.differ("method", "%s is not carried over: %s; until then the routes with this filter deny everything", method, advice)
 	}
-	s.without("it is made as RFC 7523 says", "jwtAssertion")
+	s.without(assertions, "jwtAssertion")
 	s.rest()
 }

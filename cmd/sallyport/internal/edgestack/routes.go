@@ -30,7 +30,7 @@ func (o *output) routes(in inputs) {
 		}
 	}
 	for _, r := range in.rules {
-		if !r.used && !r.skip {
+		if !r.used && !r.skip && r.of == nil {
 			r.spec.differ("", "no request comes to this rule: there is no Mapping for it, or rules before it take the same requests")
 		}
 	}
@@ -52,10 +52,10 @@ type cell struct {
 // all makes the routes for a part of the Mapping's requests.
 func (c *cell) all(part region) {
 	if c.mapping.bypass {
-		c.open(part)
+		c.cut(part, c.in.certified)
 		return
 	}
-	c.cut(part, c.in.rules)
+	c.cut(part, slices.Concat(c.in.certified, c.in.rules))
 }
 
 // bare gives the path without the slash at its end, which the Mapping does not take
@@ -108,7 +108,9 @@ func (c *cell) open(at region) { c.add(at, nil, "", "") }
 
 // filtered adds the route for what a rule takes.
 func (c *cell) filtered(at region, r *rule) {
-	r.used = true
+	if r.used = true; r.of != nil {
+		r.of.used = true
+	}
 	if len(r.filters) == 0 && r.closed == "" {
 		c.add(at, nil, "", r.label)
 		return

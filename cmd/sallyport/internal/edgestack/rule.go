@@ -18,6 +18,37 @@ type rule struct {
 	label   string
 	spec    *section
 	used    bool
+	of      *rule // that this one is a part of; nil: none
+}
+
+// opens reports whether what the rule takes needs no filter.
+func (r *rule) opens() bool { return len(r.filters) == 0 && r.closed == "" }
+
+// part returns the rule for what it and another one take both, and whether there is
+// anything.
+func (r *rule) part(o *rule) (*rule, bool) {
+	both, some := r.region.and(o.region)
+	without := func(r *rule) bool { return r.over && slices.Equal(both.segments, r.region.segments) }
+	part := *r
+	part.region, part.over, part.of = both, both.rest && (without(r) || without(o)), r
+	return &part, some
+}
+
+// cautious puts before each rule that opens what rules of other FilterPolicies filter
+// of it: nobody knows which policy Edge Stack asks first.
+func cautious(rules []*rule) (out []*rule) {
+	for _, r := range rules {
+		for _, o := range rules {
+			if !r.opens() || r.skip || o.opens() || o.spec.res == r.spec.res {
+				continue
+			}
+			if part, some := o.part(r); some {
+				out = append(out, part)
+			}
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 func readRules(res *resource) (out []*rule) {

@@ -33,10 +33,16 @@ func newSection(r *report, res *resource, node *yaml.Node, path string) *section
 			s.bad(strings.TrimSuffix(path, "."), node.Line, "keys belong here")
 		}
 	}
+	seen := map[string]bool{}
 	for i := 0; i+1 < len(s.node.Content); i += 2 {
-		if s.node.Content[i].Tag == "!!merge" {
-			s.bad(path+"<<", s.node.Content[i].Line, "merge keys are not read: write the keys out")
+		key := s.node.Content[i]
+		if key.Tag == "!!merge" {
+			s.bad(path+"<<", key.Line, "merge keys are not read: write the keys out")
 		}
+		if seen[key.Value] { // readers of YAML disagree on which of them counts
+			s.bad(path+key.Value, key.Line, "stands twice")
+		}
+		seen[key.Value] = true
 	}
 	return s
 }

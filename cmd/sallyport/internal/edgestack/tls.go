@@ -1,6 +1,10 @@
 package edgestack
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // tlsContext is a TLSContext: for the listener if it has hosts, else for upstreams.
 type tlsContext struct {
@@ -46,4 +50,37 @@ func (c *tlsContext) files(o *output) (cert, key, ca string) {
 		ca = o.need("secrets/"+clean(c.ca)+"/ca.crt", "the authority in the secret "+c.ca+" (key tls.crt)")
 	}
 	return cert, key, ca
+}
+
+// ofListener returns the key of the TLSContext that the one listener has, empty if it
+// has none: the first with hosts and a certificate.
+func ofListener(contexts map[string]*tlsContext) string {
+	for _, key := range slices.Sorted(maps.Keys(contexts)) {
+		if c := contexts[key]; len(c.hosts) > 0 && c.secret != "" {
+			return key
+		}
+	}
+	return ""
+}
+
+// uncertified returns rules that close the hosts of TLSContexts whose clients had to
+// show a certificate, where the listener does not ask them for one.
+func uncertified(contexts map[string]*tlsContext) (out []*rule) {
+	listener := ofListener(contexts)
+	for _, key := range slices.Sorted(maps.Keys(contexts)) {
+		c := contexts[key]
+		if !c.required || len(c.hosts) == 0 || key == listener && c.ca != "" {
+			continue
+		}
+		c.spec.differ("cert_required", "is not carried over: what the hosts %s have is denied, since clients would come without a client certificate; write a listener, or TLS options, of their own",
+			strings.Join(c.hosts, ", "))
+		for _, glob := range c.hosts {
+			host, _ := hostPattern(glob) // one that cannot be said closes every host
+			out = append(out, &rule{
+				region: region{host: host, rest: true}, closed: "the TLSContext " + key + " demands a client certificate, which nobody asks for",
+				label: key + " cert_required", spec: c.spec, used: true,
+			})
+		}
+	}
+	return out
 }

@@ -41,6 +41,7 @@ await run(async (browser) => {
     await page.goto(evil);
     await page.getByRole('button', { name: 'Win' }).click();
     await page.waitForURL(`${out}**`);
+    assert.equal(await page.getByRole('heading').textContent(), 'Log out?', `${how}: not what is so`);
     await still(how);
   }
   // With the very token that the user's own page has, another site gets nowhere, and
@@ -52,8 +53,9 @@ await run(async (browser) => {
   for (const from of [evil, neighbour]) {
     await page.goto(from);
     const [answer] = await Promise.all([page.waitForResponse(out), page.getByRole('button', { name: 'Win' }).click()]);
-    assert.equal(answer.status(), from === neighbour ? 403 : 200);
+    assert.equal(answer.status(), from === neighbour ? 403 : 303);
     await page.waitForLoadState();
+    assert.equal(await page.getByRole('heading').textContent(), from === neighbour ? 'Access denied' : 'Log out?');
     await still(`form by POST with the token from ${from}`);
   }
 

@@ -70,6 +70,8 @@ await run(async (browser) => {
     ]) {
       const response = await page.goto(site.origin + address);
       assert.equal(response.status(), status, what);
+      // With a challenge that browsers know, such as Basic, there would be no page.
+      assert.equal(response.headers()['www-authenticate'], status === 401 ? 'Bearer realm="sallyport"' : undefined, what);
       assert.match(response.headers()['content-security-policy'], /^default-src 'none'; style-src 'sha256-[^']+'; img-src data:; font-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'$/);
       if (what !== 'choice by a template') assert.deepEqual(violations, [], what);
       assert.ok(await brightness(page) > 0.5 === (colorScheme === 'light'), `${what} is not ${colorScheme}`);

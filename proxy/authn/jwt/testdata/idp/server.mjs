@@ -3,7 +3,9 @@
 // 8707). The resource names the algorithm: https://api.example/ES256. Tokens for
 // https://api.example/opaque are opaque; the client "gateway" may ask about them with
 // its secret, "gateway-jwt" with the keys of the set in GATEWAY_JWKS, and gets a
-// signed answer (RFC 9701) if it wants one, or the token as a JWT (a phantom token).
+// signed answer (RFC 9701) if it wants one, or the token as a JWT (a phantom token). Two
+// more clients say who they are by a JWT (RFC 7523): "machine-key" signs it with a key of
+// the set in MACHINE_JWKS, "machine-secret" with its secret.
 //
 // It prints {"issuer": "..."} when it listens. POST /test/keys?names=a,b puts
 // those signing keys in force, the first signs; keys are made on first mention.
@@ -45,6 +47,16 @@ function gatewayWithKeys() {
   }];
 }
 
+function machines() {
+  const rest = { grant_types: ['client_credentials'], redirect_uris: [], response_types: [], scope: 'orders.read orders.write' };
+  const secret = 'a secret of 32 bytes, or somewhat more';
+  const all = [{ client_id: 'machine-secret', token_endpoint_auth_method: 'client_secret_jwt', client_secret: secret, ...rest }];
+  if (process.env.MACHINE_JWKS) {
+    all.push({ client_id: 'machine-key', token_endpoint_auth_method: 'private_key_jwt', jwks: JSON.parse(process.env.MACHINE_JWKS), ...rest });
+  }
+  return all;
+}
+
 // phantom answers who asks for application/jwt as the Curity Identity Server does: with
 // the access token as a JWT, or 204 for one that is not active. The library leaves that
 // to those who run it.
@@ -73,7 +85,7 @@ async function use(names) {
       redirect_uris: [], response_types: [], scope: 'orders.read orders.write',
     }, {
       client_id: 'gateway', client_secret: 'a secret: with % and +', redirect_uris: [], response_types: [], grant_types: [],
-    }, ...gatewayWithKeys()],
+    }, ...gatewayWithKeys(), ...machines()],
     scopes: ['orders.read', 'orders.write'],
     jwks: { keys },
     enabledJWA: { idTokenSigningAlgValues: Object.keys(algorithms), dPoPSigningAlgValues: Object.keys(algorithms) },

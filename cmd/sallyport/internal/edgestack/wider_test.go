@@ -1,0 +1,173 @@
+package edgestack_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/edgestack"
+	"github.com/sallyport/sallyport/proxy/route"
+)
+
+// parts of resources that the tests put together.
+const (
+	head    = "---\napiVersion: getambassador.io/v3alpha1\n"
+	jwtF    = head + "kind: Filter\nmetadata: {name: f}\nspec: {JWT: {issuer: \"https://idp.example\", audience: a}}\n"
+	mapping = head + "kind: Mapping\nmetadata: {name: m}\nspec: {prefix: /, service: s}\n"
+)
+
+// met is what guards a request in what was imported: the authenticators of its route,
+// "open", "closed", or nothing without a route.
+func met(t *testing.T, res *edgestack.Result, host, path string) string {
+	t.Helper()
+	cfg, err := config.Parse("c", res.Config, func(string) (string, bool) { return "", false })
+	if err != nil && !strings.Contains(err.Error(), "no such file") {
+		t.Fatalf("%v\n%s", err, res.Config)
+	}
+	table, err := route.New(cfg.Routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := table.Match(&route.Query{Method: "GET", Host: host, Segments: strings.Split(path[1:], "/")})
+	switch {
+	case r == nil:
+		return ""
+	case strings.Contains(section(string(res.Policy), "_closed := {"), fmt.Sprintf("%q:", r.Config.Name)):
+		return "closed"
+	case slices.Contains(r.Config.Authenticate, "_anyone"):
+		return "open"
+	}
+	return strings.Join(r.Config.Authenticate, " ")
+}
+
+func imported(t *testing.T, text string) *edgestack.Result {
+	t.Helper()
+	res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{Kinds: []string{"jwt", "oidc"}})
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return res
+}
+
+func said(res *edgestack.Result, key, text string) bool {
+	return slices.ContainsFunc(res.Differences, func(d edgestack.Difference) bool {
+		return strings.Contains(d.Key, key) && strings.Contains(d.Text, text)
+	})
+}
+
+// TestKeysThatStandTwice: Kubernetes takes the last of two, or neither. The first may
+// be the one that opens.
+func TestKeysThatStandTwice(t *testing.T) {
+	const policy = "kind: FilterPolicy\nmetadata: {name: p}\nspec:\n  rules:\n  - "
+	for _, text := range []string{
+		head + policy + "{host: \"*\", path: \"*\", filters: null, filters: [{name: f}]}\n",
+		head + policy + "{host: \"*\", path: /a, path: \"*\", filters: [{name: f}]}\n",
+		head + policy + "{host: \"*\", path: \"*\", filters: [{name: g, name: f}]}\n",
+		head + "kind: Mapping\nmetadata: {name: n}\nspec: {prefix: /, service: s, bypass_auth: true, bypass_auth: false}\n",
+		head + "kind: Mapping\nmetadata: {name: n}\nspec: {prefix: /, service: s}\nspec: {prefix: /x/, service: s}\n",
+		head + "kind: Filter\nkind: Mapping\nmetadata: {name: n}\nspec: {prefix: /x/, service: s}\n",
+	} {
+		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(jwtF + mapping + text)}}, edgestack.Options{})
+		if err == nil || res != nil || !strings.Contains(err.Error(), "stands twice") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestOriginsThatCannotBeSaid: without one that can, people could log in at any host.
+func TestOriginsThatCannotBeSaid(t *testing.T) {
+	for origins, want := range map[string]string{
+		`[{origin: "https://app.example"}]`:                            "f",
+		`[{origin: "https://app.example"}, {origin: "app.example"}]`:   "f",
+		`[{origin: "app.example"}]`:                                    "closed",
+		`[{origin: "ftp://app.example"}, {origin: "https:///nobody"}]`: "closed",
+		`[{origin: "http://app.example"}]`:                             "closed",
+		`[{includeSubdomains: true}]`:                                  "closed",
+		`[]`:                                                           "f", // Edge Stack does not take it
+	} {
+		res := imported(t, mapping+head+"kind: Filter\nmetadata: {name: f}\nspec: {OAuth2: {authorizationURL: \"https://idp.example\", clientID: web, secret: x, protectedOrigins: "+origins+"}}\n"+
+			head+"kind: FilterPolicy\nmetadata: {name: p}\nspec: {rules: [{host: \"*\", path: \"*\", filters: [{name: f}]}]}\n")
+		if got := met(t, res, "app.example", "/x"); got != want {
+			t.Errorf("%s: %q, want %q", origins, got, want)
+		}
+		if want == "closed" && !said(res, "protectedOrigins", "deny everything") {
+			t.Errorf("%s: not said: %v", origins, res.Differences)
+		}
+	}
+}
+
+// TestCertificatesThatAreNotAskedFor: a host whose clients had to show a certificate
+// is not open to those without one.
+func TestCertificatesThatAreNotAskedFor(t *testing.T) {
+	tlsContext := func(name, spec string) string {
+		return head + "kind: TLSContext\nmetadata: {name: " + name + "}\nspec: {" + spec + "}\n"
+	}
+	const strict = "cert_required: true"
+	for _, tc := range []struct {
+		name, contexts string
+		want           map[string]string // by host
+	}{
+		{"none", "", map[string]string{"a.example": "open"}},
+		{"the one of the listener", tlsContext("a", "hosts: [a.example], secret: s, ca_secret: c, "+strict), map[string]string{"a.example": "open", "b.example": "open"}},
+		{"another", tlsContext("a", "hosts: [a.example], secret: s") + tlsContext("b", "hosts: [b.example], secret: s, ca_secret: c, "+strict), map[string]string{
+			"a.example": "open", "b.example": "closed", "c.example": "open",
+		}},
+		{"another that does not insist", tlsContext("a", "hosts: [a.example], secret: s") + tlsContext("b", "hosts: [b.example], secret: s, ca_secret: c"), map[string]string{"b.example": "open"}},
+		{"without an authority", tlsContext("a", "hosts: [a.example], secret: s, "+strict), map[string]string{"a.example": "closed", "b.example": "open"}},
+		{"without a certificate", tlsContext("a", "hosts: [a.example], ca_secret: c, "+strict), map[string]string{"a.example": "closed", "b.example": "open"}},
+		{"of all names below", tlsContext("a", "hosts: [x.example], secret: s") + tlsContext("b", "hosts: [\"*.b.example\"], secret: s, ca_secret: c, "+strict), map[string]string{
+			"a.b.example": "closed", "b.example": "open",
+		}},
+		{"of every name", tlsContext("a", "hosts: [\"*\"], "+strict), map[string]string{"a.example": "closed"}},
+		{"of a name that cannot be said", tlsContext("a", "hosts: [\"a*.example\"], "+strict), map[string]string{"a.example": "closed", "b.example": "closed"}},
+	} {
+		res := imported(t, mapping+tc.contexts)
+		for host, want := range tc.want {
+			if got := met(t, res, host, "/x"); got != want {
+				t.Errorf("%s: %s is %q, want %q\n%s", tc.name, host, got, want, res.Config)
+			}
+			if want == "closed" && !said(res, "", "without a client certificate") {
+				t.Errorf("%s: not said: %v", tc.name, res.Differences)
+			}
+			// Mappings that go around the filters do not go around the handshake.
+			around := imported(t, strings.Replace(mapping, "service: s", "service: s, bypass_auth: true", 1)+tc.contexts)
+			if got := met(t, around, host, "/x"); got != want {
+				t.Errorf("%s: around the filters %s is %q, want %q", tc.name, host, got, want)
+			}
+		}
+	}
+}
+
+// TestPoliciesInAnyOrder: nobody knows which of two FilterPolicies Edge Stack asks
+// first, so that what one of them filters the other does not open.
+func TestPoliciesInAnyOrder(t *testing.T) {
+	policy := func(name, rules string) string {
+		return head + "kind: FilterPolicy\nmetadata: {name: " + name + "}\nspec: {rules: [" + rules + "]}\n"
+	}
+	const (
+		filters  = `{host: "*", path: "/admin/*", filters: [{name: f}]}`
+		opens    = `{host: "*", path: "*", filters: null}`
+		pictures = `{host: "*", path: "/pictures/*", filters: null}`
+		all      = `{host: "*", path: "*", filters: [{name: f}]}`
+	)
+	for _, tc := range []struct {
+		name, policies string
+		want           map[string]string // by path
+	}{
+		{"the one that opens first", policy("a", opens) + policy("b", filters), map[string]string{"/admin/x": "f", "/x": "open"}},
+		{"the one that filters first", policy("a", filters) + policy("b", opens), map[string]string{"/admin/x": "f", "/x": "open"}},
+		{"within one the order is known", policy("a", opens+", "+filters), map[string]string{"/admin/x": "open", "/x": "open"}},
+		{"its own exceptions stay", policy("a", pictures+", "+all) + policy("b", filters), map[string]string{"/pictures/x": "open", "/x": "f", "/admin/x": "f"}},
+		{"exceptions of others do not", policy("a", pictures) + policy("b", all), map[string]string{"/pictures/x": "f", "/x": "f"}},
+		{"what does not meet stays", policy("a", pictures) + policy("b", filters), map[string]string{"/pictures/x": "open", "/admin/x": "f", "/x": "open"}},
+	} {
+		res := imported(t, jwtF+mapping+tc.policies)
+		for path, want := range tc.want {
+			if got := met(t, res, "a.example", path); got != want {
+				t.Errorf("%s: %s is %q, want %q\n%s", tc.name, path, got, want, res.Config)
+			}
+		}
+	}
+}
