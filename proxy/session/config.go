@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/publicsuffix"
+
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/redis"
 )
@@ -85,13 +87,23 @@ func (c Config) Validate() error {
 	if c.IdleTimeout < 10*time.Second || c.IdleTimeout > 30*24*time.Hour {
 		errs = append(errs, setting.Problemf("idle_timeout", "%s is not between 10s and 720h", c.IdleTimeout))
 	}
-	if d := c.CookieDomain; d != "" && !IsDomain(d) {
+	switch d := c.CookieDomain; {
+	case d == "":
+	case !IsDomain(d):
 		errs = append(errs, setting.Problemf("cookie_domain", "%q is not a domain with at least two labels, such as example.com", d))
+	case public(d):
+		errs = append(errs, setting.Problemf("cookie_domain", "%q is a public suffix: browsers keep no cookie for all of its sites, so that no login would end", d))
 	}
 	if c.Redis != nil && len(c.KeysFiles) == 0 {
 		errs = append(errs, setting.Problemf("keys_files", "is missing: without a common key replicas cannot read each other's sessions"))
 	}
 	return errors.Join(append(errs, setting.Under("redis", c.Redis.Validate()))...)
+}
+
+// public reports whether anybody can have a site below d (publicsuffix.org).
+func public(d string) bool {
+	suffix, _ := publicsuffix.PublicSuffix(strings.ToLower(d))
+	return suffix == strings.ToLower(d)
 }
 
 // IsDomain reports whether d is a domain with at least two labels. An address is none.

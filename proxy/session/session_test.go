@@ -616,6 +616,7 @@ func TestConfig(t *testing.T) {
 	for name, c := range map[string]Config{
 		"lifetime": {Lifetime: time.Second}, "idle_timeout": {IdleTimeout: time.Second}, "cookie_domain": {CookieDomain: "com"},
 		"cookie_domain: \"10.0.0.1\"": {CookieDomain: "10.0.0.1"}, "cookie_domain: \"a.example;\"": {CookieDomain: "a.example;"},
+		"cookie_domain: \"co.uk\"": {CookieDomain: "co.uk"}, "cookie_domain: \"github.io\"": {CookieDomain: "github.io"},
 	} {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
