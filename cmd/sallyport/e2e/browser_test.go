@@ -131,10 +131,10 @@ func newBrowserSite(t *testing.T) browserSite {
 	}
 	out.Origin = "https://app.test:" + port
 	out.Bye = "https://www.test:" + port + "/public/bye"
-	corp, _ := identityProvider(t, out.Origin, options(t, map[string]any{"tells": "https://" + s.addr, "ttl": out.TTL, "rotates": true}))
-	partner, _ := identityProvider(t, out.Origin, options(t, map[string]any{"under": "/partner", "tells": "https://" + s.addr, "bye": out.Bye, "asks": false}))
+	corp := identityProvider(t, out.Origin, map[string]any{"tells": "https://" + s.addr, "ttl": out.TTL, "rotates": true}).Issuer
+	partner := identityProvider(t, out.Origin, map[string]any{"under": "/partner", "tells": "https://" + s.addr, "bye": out.Bye, "asks": false}).Issuer
 	out.Shop = "https://shop.test:" + port
-	shared, _ := identityProvider(t, out.Shop, options(t, map[string]any{"under": "/shared", "tells": "https://" + s.addr, "ttl": 600}))
+	shared := identityProvider(t, out.Shop, map[string]any{"under": "/shared", "tells": "https://" + s.addr, "ttl": 600}).Issuer
 	out.Providers = []string{corp, partner, shared}
 	write(t, s.file("secret"), "a-secret-for-the-test-only\n")
 	write(t, s.file("key"), strings.Repeat("5e", 32)+"\n")
@@ -205,15 +205,6 @@ policy:
 	return out
 }
 
-func options(t *testing.T, o map[string]any) string {
-	t.Helper()
-	text, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // publicKey returns the base64 of the SHA-256 of a certificate's public key.
 func publicKey(t *testing.T, file string) string {
 	t.Helper()
@@ -237,7 +228,7 @@ func publicKey(t *testing.T, file string) string {
 // testdata/browser, which says what has to hold.
 func TestBrowser(t *testing.T) {
 	site := newBrowserSite(t)
-	_, node := nodeFor(t)
+	node := nodeFor(t)
 	text, err := json.Marshal(site)
 	if err != nil {
 		t.Fatal(err)

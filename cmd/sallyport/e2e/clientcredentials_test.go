@@ -92,12 +92,12 @@ func TestClientCredentials(t *testing.T) {
       client_id_header: X-Ambassador-Client-ID
       client_secret_header: X-Ambassador-Client-Secret
       client_assertion_header: X-Ambassador-Client-Assertion
-`, p.issuer), 1)
+`, p.Issuer), 1)
 	write(t, s.file("sallyport.yaml"), text)
 	s.start(t)
 
 	const secret = "a-secret-for-the-test-only"
-	signed := assertion(p.issuer)
+	signed := assertion(p.Issuer)
 	for client, machine := range map[string]map[string]string{
 		"tester":         {"X-Ambassador-Client-ID": "tester", "X-Ambassador-Client-Secret": secret},
 		"machine-secret": {"X-Ambassador-Client-Assertion": signed},

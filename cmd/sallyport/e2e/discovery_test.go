@@ -57,7 +57,7 @@ func TestDiscovery(t *testing.T) {
 	api := "https://" + s.addr + "/ES256" // the provider signs tokens for it with this algorithm
 	text := s.config(0, fromPaths)
 	text = strings.Replace(text, "authenticators:\n", fmt.Sprintf("protected_resources:\n  - {resource: %q, authorization_servers: [%q], scopes_supported: [orders.read, orders.write]}\n"+
-		"authenticators:\n  corp: {jwt: {issuer: %q, audiences: [%q], token_types: [at+jwt]}}\n", api, p.issuer, p.issuer, api), 1)
+		"authenticators:\n  corp: {jwt: {issuer: %q, audiences: [%q], token_types: [at+jwt]}}\n", api, p.Issuer, p.Issuer, api), 1)
 	text = strings.Replace(text, "authenticate: [dev]\n", "authenticate: [corp]\n    require: {scopes: [orders.read]}\n", 1)
 	write(t, s.file("sallyport.yaml"), text)
 	write(t, s.file("policies/gateway.rego"), "package gateway\n\ndecision := {\"allow\": input.identity.claims.client_id == \"tester\"}\n")
@@ -100,7 +100,7 @@ func TestDiscovery(t *testing.T) {
 		var answer struct {
 			AccessToken string `json:"access_token"`
 		}
-		body := p.post(t, strings.TrimPrefix(endpoint, p.issuer), url.Values{"grant_type": {"client_credentials"}, "resource": {resource}, "scope": {scope}})
+		body := p.Post(t, strings.TrimPrefix(endpoint, p.Issuer), url.Values{"grant_type": {"client_credentials"}, "resource": {resource}, "scope": {scope}})
 		if err := json.Unmarshal(body, &answer); err != nil {
 			t.Fatal(err)
 		}

@@ -3,26 +3,23 @@
 package e2e_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
 // holder is a client with a key, a process of its own.
 type holder struct {
-	t   *testing.T
-	in  io.Writer
-	out *bufio.Reader
+	*oidctest.Process
+	t *testing.T
 }
 
 // call is a request with a proof; what is left out is right.
@@ -45,49 +42,18 @@ type reply struct {
 
 func startHolder(t *testing.T, ca *authority) *holder {
 	t.Helper()
-	dir := "../../../proxy/authn/jwt/testdata/idp"
-	found, err := filepath.Glob(dir + "/node_modules/node-*/bin/node")
-	if err != nil || len(found) != 1 {
-		t.Fatalf("the client's library is not installed (%q, %v); run .ci/deps", found, err)
-	}
-	node, err := filepath.Abs(found[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	nodeFor(t)
 	trust := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, trust, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})))
-	cmd := exec.Command(node, "dpop.mjs")
-	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), "NODE_EXTRA_CA_CERTS="+trust)
-	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-	})
-	return &holder{t: t, in: stdin, out: bufio.NewReader(stdout)}
+	return &holder{oidctest.Run(t, []string{"NODE_EXTRA_CA_CERTS=" + trust}, "dpop.mjs"), t}
 }
 
 func (h *holder) ask(question, answer any) {
 	h.t.Helper()
-	if err := json.NewEncoder(h.in).Encode(question); err != nil {
+	if err := json.NewEncoder(h.In).Encode(question); err != nil {
 		h.t.Fatal(err)
 	}
-	line, err := h.out.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, answer)
-	}
-	if err != nil {
-		h.t.Fatalf("the client said %q: %v", line, err)
-	}
+	h.Read(h.t, answer)
 }
 
 // token has the provider issue a token that is bound to the client's key.
@@ -97,7 +63,7 @@ func (h *holder) token(p *idp, resource string) string {
 		AccessToken string `json:"access_token"`
 		TokenType   string `json:"token_type"`
 	}
-	h.ask(map[string]string{"do": "token", "issuer": p.issuer, "resource": resource}, &answer)
+	h.ask(map[string]string{"do": "token", "issuer": p.Issuer, "resource": resource}, &answer)
 	if answer.AccessToken == "" || answer.TokenType != "DPoP" {
 		h.t.Fatalf("the provider issued %+v", answer)
 	}
@@ -142,8 +108,8 @@ func TestDPoP(t *testing.T) {
 	s := newSite(t, paths)
 	behind, alone := freeAddress(t), freeAddress(t)
 	configured := func(realm string) string {
-		text := fmt.Sprintf(dpopConfig, s.addr, behind, alone, s.admin, p.issuer, realm, api.URL)
-		return strings.Replace(text, fmt.Sprintf("{url: %q", p.issuer), fmt.Sprintf("{url: %q", p.issuer+"/token/introspection"), 1)
+		text := fmt.Sprintf(dpopConfig, s.addr, behind, alone, s.admin, p.Issuer, realm, api.URL)
+		return strings.Replace(text, fmt.Sprintf("{url: %q", p.Issuer), fmt.Sprintf("{url: %q", p.Issuer+"/token/introspection"), 1)
 	}
 	write(t, s.file("policies/gateway.rego"), `package gateway
 

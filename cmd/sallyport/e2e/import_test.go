@@ -71,7 +71,7 @@ const partnerKey = "partner-key-0123456789abcdef"
 // The provider knows the first of the origins, which are as Edge Stack has them.
 func imported(t *testing.T, s *site, first, origins string) {
 	t.Helper()
-	issuer, _ := identityProvider(t, first)
+	issuer := identityProvider(t, first, nil).Issuer
 	text := strings.Replace(edgeStack, `[{origin: "https://%[2]s"}]`, "%[2]s", 1)
 	write(t, s.file("edge.yaml"), fmt.Sprintf(text, issuer, origins, s.upstream.URL, base64.StdEncoding.EncodeToString([]byte(partnerKey))))
 	sallyport := func(args ...string) string {
@@ -115,15 +115,15 @@ func TestImportedOrigins(t *testing.T) {
 	imported(t, s, origin, fmt.Sprintf(`[{origin: %q, includeSubdomains: true, allowedInternalOrigins: ["https://www.test:%s"]}]`, origin, port))
 	p := s.named(t)
 	for _, host := range []string{"a.shop.test", "shop.test"} {
-		pg := p.through(p.get("https://"+host+":"+port+"/shop/account/orders?a=b"), host+":"+port)
-		if path, _ := upstreamSees(t, pg); path != "/account/orders?a=b" || pg.url.Host != host+":"+port || p.logins != 1 {
-			t.Errorf("%s: the upstream sees %s, the browser is at %s, asked for a name %d times", host, path, pg.url, p.logins)
+		pg := p.LogIn(p.Get("https://"+host+":"+port+"/shop/account/orders?a=b"), host+":"+port)
+		if path, _ := upstreamSees(t, pg); path != "/account/orders?a=b" || pg.URL.Host != host+":"+port || p.Logins != 1 {
+			t.Errorf("%s: the upstream sees %s, the browser is at %s, asked for a name %d times", host, path, pg.URL, p.Logins)
 		}
 	}
 	// A browser that gets past the gateway in front, at whose name it is not, begins a
 	// login and cannot end it: cookies of shop.test are not for it.
-	if pg := p.through(p.get("https://www.test:"+port+"/shop/account/orders"), "shop.test:"+port); pg.status != 400 || pg.url.Path != "/.ambassador/oauth2/redirection-endpoint" {
-		t.Errorf("past the gateway in front: %d at %s", pg.status, pg.url)
+	if pg := p.LogIn(p.Get("https://www.test:"+port+"/shop/account/orders"), "shop.test:"+port); pg.Status != 400 || pg.URL.Path != "/.ambassador/oauth2/redirection-endpoint" {
+		t.Errorf("past the gateway in front: %d at %s", pg.Status, pg.URL)
 	}
 }
 
@@ -132,20 +132,20 @@ func TestImportedShop(t *testing.T) {
 	s := newSite(t, paths)
 	imported(t, s, "https://"+s.addr, `[{origin: "https://`+s.addr+`"}]`)
 	p := s.person(t)
-	pg := p.get("https://" + s.addr + "/shop/account/orders?a=b")
-	if pg.url.Host == s.addr {
-		t.Fatalf("nobody is asked to log in: %d %s", pg.status, pg.text)
+	pg := p.Get("https://" + s.addr + "/shop/account/orders?a=b")
+	if pg.URL.Host == s.addr {
+		t.Fatalf("nobody is asked to log in: %d %s", pg.Status, pg.Text)
 	}
-	pg = p.through(pg, s.addr)
+	pg = p.LogIn(pg, s.addr)
 	var echo struct {
 		Path    string
 		Headers map[string]string
 	}
-	if err := json.Unmarshal([]byte(pg.text), &echo); err != nil || pg.status != 200 || pg.url.RequestURI() != "/shop/account/orders?a=b" {
-		t.Fatalf("after the login %s answers %d: %s", pg.url, pg.status, pg.text)
+	if err := json.Unmarshal([]byte(pg.Text), &echo); err != nil || pg.Status != 200 || pg.URL.RequestURI() != "/shop/account/orders?a=b" {
+		t.Fatalf("after the login %s answers %d: %s", pg.URL, pg.Status, pg.Text)
 	}
 	if echo.Path != "/account/orders?a=b" || !strings.HasPrefix(echo.Headers["Authorization"], "Bearer ") {
-		t.Errorf("the upstream sees %s", pg.text)
+		t.Errorf("the upstream sees %s", pg.Text)
 	}
 
 	for text, want := range map[string]int{partnerKey: 200, "": 401, "partner-key-0123456789abcdeX": 401, fmt.Sprintf("%x", sha256.Sum256([]byte(partnerKey))): 401} {

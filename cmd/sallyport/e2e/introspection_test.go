@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,87 +14,32 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
-// idp is the certified OpenID provider that the tests of proxy/authn/jwt use.
-type idp struct{ issuer string }
+// idp is the certified OpenID provider from which machines have tokens.
+type idp struct{ *oidctest.Provider }
 
 func startIDP(t *testing.T, env ...string) *idp {
 	t.Helper()
-	dir := "../../../proxy/authn/jwt/testdata/idp"
-	found, err := filepath.Glob(dir + "/node_modules/node-*/bin/node")
-	if err != nil || len(found) != 1 {
-		t.Fatalf("the OpenID provider is not installed (%q, %v); run .ci/deps", found, err)
-	}
-	node, err := filepath.Abs(found[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(node, "server.mjs")
-	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), env...)
-	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-	})
-	var said struct{ Issuer string }
-	if err := json.NewDecoder(bufio.NewReader(stdout)).Decode(&said); err != nil {
-		t.Fatalf("the provider did not start: %v", err)
-	}
-	return &idp{issuer: said.Issuer}
-}
-
-func (p *idp) post(t *testing.T, path string, form url.Values) []byte {
-	t.Helper()
-	req, err := http.NewRequest(http.MethodPost, p.issuer+path, strings.NewReader(form.Encode()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth("tester", "a-secret-for-the-test-only")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("POST %s: %s %s %v", path, resp.Status, body, err)
-	}
-	return body
+	nodeFor(t)
+	return &idp{oidctest.StartMachines(t, env...)}
 }
 
 // opaque has the provider issue an access token that says nothing by itself.
 func (p *idp) opaque(t *testing.T) string {
 	t.Helper()
-	var answer struct {
-		AccessToken string `json:"access_token"`
+	token := p.Token(t, "https://api.example/opaque", "orders.read")
+	if strings.Contains(token, ".") {
+		t.Fatalf("the token says something: %s", token)
 	}
-	body := p.post(t, "/token", url.Values{
-		"grant_type": {"client_credentials"}, "resource": {"https://api.example/opaque"}, "scope": {"orders.read"},
-	})
-	if err := json.Unmarshal(body, &answer); err != nil || answer.AccessToken == "" || strings.Contains(answer.AccessToken, ".") {
-		t.Fatalf("token answer %s: %v", body, err)
-	}
-	return answer.AccessToken
+	return token
 }
 
 // gatewayKey writes a private key and returns the set of its public one.
@@ -183,7 +127,7 @@ func TestOpaqueTokens(t *testing.T) {
 	s := opaqueSite(t, fmt.Sprintf(`  plain: {introspection: {url: %[1]q, client_id: gateway, client_secret_file: secret, max_age: 500ms}}
   signed:
     introspection: {url: %[1]q, client_id: gateway-jwt, client_key_file: %[3]q, format: introspection_jwt, issuer: %[2]q, audiences: ["https://api.example/opaque"], max_age: 500ms}
-`, p.issuer+"/token/introspection", p.issuer, keys), "plain", "signed")
+`, p.Issuer+"/token/introspection", p.Issuer, keys), "plain", "signed")
 	write(t, s.file("secret"), "a secret: with % and +\n")
 	s.start(t)
 	c := oneConnection(s.ca.pool)()
@@ -201,7 +145,7 @@ func TestOpaqueTokens(t *testing.T) {
 		if status, _ := s.get(t, c, "/"+name+"/x", "made-up"); status != 401 {
 			t.Errorf("%s: a made-up token got %d, want 401", name, status)
 		}
-		p.post(t, "/token/revocation", url.Values{"token": {token}})
+		p.Revoke(t, token)
 		eventually(t, 10*time.Second, name+": the revoked token is refused", func() bool {
 			status, _ := s.get(t, c, "/"+name+"/x", token)
 			return status == 401

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
 const lemonApp = "/usr/share/lemonldap-ng/portal/htdocs/index.psgi"
@@ -128,20 +130,20 @@ func lemonldap(t *testing.T, gateway string) string {
 }
 
 // atPortal goes through the portal's pages until the gateway answers.
-func (p *person) atPortal(pg page, gateway string) page {
+func (p *person) atPortal(pg oidctest.Page, gateway string) oidctest.Page {
 	p.t.Helper()
 	for range 5 {
-		if pg.url.Host == gateway {
+		if pg.URL.Host == gateway {
 			return pg
 		}
 		fill := map[string]string{}
-		if strings.Contains(pg.text, `name="password"`) {
-			p.logins++
+		if strings.Contains(pg.Text, `name="password"`) {
+			p.Logins++
 			fill = map[string]string{"user": "dwho", "password": "dwho"}
 		}
-		pg = p.submit(pg, fill)
+		pg = p.Submit(pg, fill)
 	}
-	p.t.Fatalf("still at %s: %d %s", pg.url, pg.status, pg.text)
+	p.t.Fatalf("still at %s: %d %s", pg.URL, pg.Status, pg.Text)
 	return pg
 }
 
@@ -157,10 +159,10 @@ func TestLemonLDAP(t *testing.T) {
 	s.start(t)
 
 	p := s.person(t)
-	pg := p.atPortal(p.get(base+"/v1/orders?a=b"), s.addr)
+	pg := p.atPortal(p.Get(base+"/v1/orders?a=b"), s.addr)
 	var echo struct{ Headers map[string]string }
-	if err := json.Unmarshal([]byte(pg.text), &echo); err != nil || pg.status != 200 || pg.url.RequestURI() != "/v1/orders?a=b" {
-		t.Fatalf("after the login %s answers %d: %s", pg.url, pg.status, pg.text)
+	if err := json.Unmarshal([]byte(pg.Text), &echo); err != nil || pg.Status != 200 || pg.URL.RequestURI() != "/v1/orders?a=b" {
+		t.Fatalf("after the login %s answers %d: %s", pg.URL, pg.Status, pg.Text)
 	}
 	if got := echo.Headers["X-User"] + " " + echo.Headers["X-Mail"]; got != "dwho dwho@badwolf.org" { // the address is in the userinfo alone
 		t.Errorf("the upstream sees %q", got)
@@ -169,26 +171,26 @@ func TestLemonLDAP(t *testing.T) {
 		before := p.cookies(s)
 		eventually(t, 30*time.Second, "the session is renewed", func() bool { return p.in(s) && p.cookies(s) != before })
 	}
-	if p.logins != 1 {
-		t.Errorf("logged in %d times", p.logins)
+	if p.Logins != 1 {
+		t.Errorf("logged in %d times", p.Logins)
 	}
 
 	copied := p.cookies(s)
-	pg = p.atPortal(p.submit(p.get(base+"/oauth2/logout"), nil), s.addr)
-	if pg.status != 200 || pg.url.Path != "/public/bye" {
-		t.Errorf("after the logout %s answers %d", pg.url, pg.status)
+	pg = p.atPortal(p.Submit(p.Get(base+"/oauth2/logout"), nil), s.addr)
+	if pg.Status != 200 || pg.URL.Path != "/public/bye" {
+		t.Errorf("after the logout %s answers %d", pg.URL, pg.Status)
 	}
 	if got := s.person(t).ask(s, "/v1/orders", "Cookie", copied); got != 401 {
 		t.Errorf("after the logout a copy of the cookies gets %d", got)
 	}
-	if pg = p.get(base + "/v1/orders"); pg.url.Host == s.addr || !strings.Contains(pg.text, `name="password"`) {
-		t.Errorf("after the logout the portal knows them still: %d at %s", pg.status, pg.url)
+	if pg = p.Get(base + "/v1/orders"); pg.URL.Host == s.addr || !strings.Contains(pg.Text, `name="password"`) {
+		t.Errorf("after the logout the portal knows them still: %d at %s", pg.Status, pg.URL)
 	}
 
 	// Who logs out at the portal alone is logged in here until the next renewal, which it refuses.
-	if pg = p.atPortal(pg, s.addr); pg.status != 200 {
-		t.Fatalf("login: %d %s", pg.status, pg.text)
+	if pg = p.atPortal(pg, s.addr); pg.Status != 200 {
+		t.Fatalf("login: %d %s", pg.Status, pg.Text)
 	}
-	p.get(issuer + "/?logout=1")
+	p.Get(issuer + "/?logout=1")
 	eventually(t, 30*time.Second, "the session ended", func() bool { return !p.in(s) })
 }

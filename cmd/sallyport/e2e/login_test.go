@@ -3,22 +3,15 @@
 package e2e_test
 
 import (
-	"bufio"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
-	"html"
-	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
 const loginPolicy = `package gateway
@@ -35,66 +28,33 @@ answer := {"allow": false, "challenge": {"max_age": 4}} if {
 } else := {"allow": true, "upstream": {"set_headers": {"x-user": input.identity.subject, "x-mail": object.get(input.identity.claims, "email", "")}}}
 `
 
-// nodeFor returns the folder of the identity providers and the Node.js that is
-// installed there: the machine's own may be too old.
-func nodeFor(t *testing.T) (dir, node string) {
+// nodeFor returns the Node.js that the identity providers run on. Nothing here goes without.
+func nodeFor(t *testing.T) string {
 	t.Helper()
-	dir, err := filepath.Abs("../../../proxy/authn/jwt/testdata/idp")
+	_, node, err := oidctest.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node")); err == nil && len(own) == 1 {
-		return dir, own[0]
-	}
-	return dir, "node"
+	return node
 }
 
-// identityProvider is a certified OpenID provider, a process of its own, with the
-// arguments of login.mjs.
-func identityProvider(t *testing.T, args ...string) (address string, stop func()) {
+// identityProvider is the certified OpenID provider at which people log in to gateways.
+func identityProvider(t *testing.T, origins string, options map[string]any) *oidctest.Provider {
 	t.Helper()
-	dir, node := nodeFor(t)
-	cmd := exec.Command(node, append([]string{"login.mjs"}, args...)...)
-	// The gateway's certificate is made for the test.
-	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), "NODE_TLS_REJECT_UNAUTHORIZED=0", "NODE_NO_WARNINGS=1")
-	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := false
-	stop = func() {
-		if !ended {
-			ended = true
-			_ = stdin.Close()
-			_ = cmd.Wait()
-		}
-	}
-	t.Cleanup(stop)
-	var said struct{ Address string }
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err = errors.Join(err, json.Unmarshal(line, &said)); err != nil {
-		t.Fatalf("the provider said %q: %v", line, err)
-	}
-	return said.Address, stop
+	nodeFor(t)
+	return oidctest.StartLogin(t, origins, options)
 }
 
 // newLoginSite is a gateway at which people log in.
 func newLoginSite(t *testing.T) (s *site, stopProvider func()) {
 	t.Helper()
 	s = newSite(t, paths)
-	issuer, stop := identityProvider(t, "https://"+s.addr)
+	provider := identityProvider(t, "https://"+s.addr, nil)
 	write(t, s.file("secret"), "a-secret-for-the-test-only\n")
 	write(t, s.file("key"), strings.Repeat("5e", 32)+"\n")
-	s.login(t, issuer, "keys_files: [key]")
+	s.login(t, provider.Issuer, "keys_files: [key]")
 	s.start(t)
-	return s, stop
+	return s, provider.Stop
 }
 
 // login has people log in at an issuer. keep is the text below "session:". What is
@@ -120,110 +80,15 @@ func (s *site) login(t *testing.T, issuer, keep string) {
 	write(t, s.file("policies/gateway.rego"), loginPolicy)
 }
 
-// person is somebody at a browser: a cookie jar, and forms that are filled in.
+// person is somebody at a browser.
 type person struct {
-	t      *testing.T
-	client *http.Client
-	logins int // forms filled in with a name
+	*oidctest.Browser
+	t *testing.T
 }
 
 func (s *site) person(t *testing.T) *person {
 	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &http.Client{Jar: jar, Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ca.pool}}}
-	t.Cleanup(c.CloseIdleConnections)
-	return &person{t: t, client: c}
-}
-
-// page is what a browser shows.
-type page struct {
-	status int
-	url    *url.URL
-	text   string
-}
-
-func (p *person) do(req *http.Request) page {
-	p.t.Helper()
-	req.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-	resp, err := p.client.Do(req)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return page{resp.StatusCode, resp.Request.URL, string(body)}
-}
-
-func (p *person) get(url string) page {
-	p.t.Helper()
-	req, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return p.do(req)
-}
-
-var (
-	formTag  = regexp.MustCompile(`(?s)<form[^>]*action="([^"]*)"[^>]*>(.*?)</form>`)
-	inputTag = regexp.MustCompile(`<(?:input|button)[^>]*>`)
-	attr     = regexp.MustCompile(`(name|value|type)="([^"]*)"`)
-)
-
-// submit fills in the form of a page and sends it.
-func (p *person) submit(pg page, fill map[string]string) page {
-	p.t.Helper()
-	form := formTag.FindStringSubmatch(pg.text)
-	if form == nil {
-		p.t.Fatalf("%s has no form: %d %s", pg.url, pg.status, pg.text)
-	}
-	values := url.Values{}
-	for _, tag := range inputTag.FindAllString(form[2], -1) {
-		attrs := map[string]string{}
-		for _, a := range attr.FindAllStringSubmatch(tag, -1) {
-			attrs[a[1]] = html.UnescapeString(a[2])
-		}
-		if attrs["name"] != "" {
-			values.Set(attrs["name"], attrs["value"])
-		}
-	}
-	for k, v := range fill {
-		values.Set(k, v)
-	}
-	to, err := pg.url.Parse(html.UnescapeString(form[1]))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	req, err := http.NewRequest(http.MethodPost, to.String(), strings.NewReader(values.Encode()))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Origin", pg.url.Scheme+"://"+pg.url.Host)
-	return p.do(req)
-}
-
-// through goes through the provider's pages until the gateway answers.
-func (p *person) through(pg page, gateway string) page {
-	p.t.Helper()
-	for range 5 {
-		if pg.url.Host == gateway {
-			return pg
-		}
-		fill := map[string]string{}
-		if strings.Contains(pg.text, `name="login"`) {
-			p.logins++
-			fill = map[string]string{"login": "alice", "password": "x"}
-		}
-		pg = p.submit(pg, fill)
-	}
-	p.t.Fatalf("still at %s: %d %s", pg.url, pg.status, pg.text)
-	return pg
+	return &person{oidctest.NewBrowser(t, &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ca.pool}}), t}
 }
 
 // in reports whether a request of the person gets to the upstream as alice.
@@ -234,11 +99,11 @@ func (p *person) in(s *site) bool {
 		p.t.Fatal(err)
 	}
 	req.Header.Set("X-Requested-With", "XMLHttpRequest")
-	pg := p.do(req)
-	if pg.status != 200 && pg.status != 401 {
-		p.t.Fatalf("answered %d: %s", pg.status, pg.text)
+	pg := p.Do(req)
+	if pg.Status != 200 && pg.Status != 401 {
+		p.t.Fatalf("answered %d: %s", pg.Status, pg.Text)
 	}
-	return pg.status == 200
+	return pg.Status == 200
 }
 
 // TestLogin goes the whole way with a certified provider: login, identity, renewal, step-up, and logout, after which a copy of the
@@ -250,33 +115,33 @@ func TestLogin(t *testing.T) {
 	if p.in(s) {
 		t.Fatal("a script without a session is let in")
 	}
-	pg := p.get(base + "/v1/orders?a=b")
-	if pg.url.Host == s.addr {
-		t.Fatalf("nobody is asked to log in: %d %s", pg.status, pg.text)
+	pg := p.Get(base + "/v1/orders?a=b")
+	if pg.URL.Host == s.addr {
+		t.Fatalf("nobody is asked to log in: %d %s", pg.Status, pg.Text)
 	}
-	pg = p.through(pg, s.addr)
+	pg = p.LogIn(pg, s.addr)
 	var echo struct {
 		Path    string
 		Headers map[string]string
 	}
-	if err := json.Unmarshal([]byte(pg.text), &echo); err != nil || pg.status != 200 || pg.url.RequestURI() != "/v1/orders?a=b" {
-		t.Fatalf("after the login %s answers %d: %s", pg.url, pg.status, pg.text)
+	if err := json.Unmarshal([]byte(pg.Text), &echo); err != nil || pg.Status != 200 || pg.URL.RequestURI() != "/v1/orders?a=b" {
+		t.Fatalf("after the login %s answers %d: %s", pg.URL, pg.Status, pg.Text)
 	}
 	if got := echo.Headers["X-User"] + " " + echo.Headers["X-Mail"]; got != "alice alice@example.com" {
 		t.Errorf("the upstream sees %q", got)
 	}
-	if strings.Contains(pg.text, "__Host-sallyport") {
-		t.Errorf("the upstream sees the session: %s", pg.text)
+	if strings.Contains(pg.Text, "__Host-sallyport") {
+		t.Errorf("the upstream sees the session: %s", pg.Text)
 	}
 
-	pg = p.through(p.get(base+"/admin"), s.addr)
-	if pg.status != 200 || pg.url.Path != "/admin" {
-		t.Errorf("/admin answers %d at %s: %s", pg.status, pg.url, pg.text)
+	pg = p.LogIn(p.Get(base+"/admin"), s.addr)
+	if pg.Status != 200 || pg.URL.Path != "/admin" {
+		t.Errorf("/admin answers %d at %s: %s", pg.Status, pg.URL, pg.Text)
 	}
-	before := p.logins
-	eventually(t, 15*time.Second, "the login is too old for /admin", func() bool { return p.get(base+"/admin").url.Host != s.addr })
-	if pg = p.through(p.get(base+"/admin"), s.addr); pg.status != 200 || pg.url.Path != "/admin" || p.logins == before {
-		t.Errorf("stepped up %d times; /admin answers %d at %s", p.logins-before, pg.status, pg.url)
+	before := p.Logins
+	eventually(t, 15*time.Second, "the login is too old for /admin", func() bool { return p.Get(base+"/admin").URL.Host != s.addr })
+	if pg = p.LogIn(p.Get(base+"/admin"), s.addr); pg.Status != 200 || pg.URL.Path != "/admin" || p.Logins == before {
+		t.Errorf("stepped up %d times; /admin answers %d at %s", p.Logins-before, pg.Status, pg.URL)
 	}
 
 	// The access token lasts 12 seconds, and is renewed from 10 seconds before.
@@ -286,7 +151,7 @@ func TestLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := ""
-		for _, c := range p.client.Jar.Cookies(u) {
+		for _, c := range p.Client.Jar.Cookies(u) {
 			text += c.Name + "=" + c.Value + "; "
 		}
 		return text
@@ -295,12 +160,12 @@ func TestLogin(t *testing.T) {
 	eventually(t, 20*time.Second, "the session is renewed", func() bool { return p.in(s) && cookie() != first })
 
 	copied := cookie()
-	out := p.submit(p.get(base+"/oauth2/logout"), nil)
-	if out.url.Host == s.addr {
-		t.Fatalf("logout answers %d: %s", out.status, out.text)
+	out := p.Submit(p.Get(base+"/oauth2/logout"), nil)
+	if out.URL.Host == s.addr {
+		t.Fatalf("logout answers %d: %s", out.Status, out.Text)
 	}
-	if pg = p.submit(out, map[string]string{"logout": "yes"}); pg.url.Path != "/public/bye" || pg.status != 200 {
-		t.Errorf("after the logout %s answers %d", pg.url, pg.status)
+	if pg = p.Submit(out, map[string]string{"logout": "yes"}); pg.URL.Path != "/public/bye" || pg.Status != 200 {
+		t.Errorf("after the logout %s answers %d", pg.URL, pg.Status)
 	}
 	if p.in(s) {
 		t.Error("still logged in")
@@ -328,18 +193,18 @@ func TestProviderEndsSessions(t *testing.T) {
 	s, stop := newLoginSite(t)
 	p := s.person(t)
 	base := "https://" + s.addr
-	pg := p.get(base + "/v1/orders")
-	provider := pg.url.Scheme + "://" + pg.url.Host
-	if pg = p.through(pg, s.addr); pg.status != 200 {
-		t.Fatalf("login: %d %s", pg.status, pg.text)
+	pg := p.Get(base + "/v1/orders")
+	provider := pg.URL.Scheme + "://" + pg.URL.Host
+	if pg = p.LogIn(pg, s.addr); pg.Status != 200 {
+		t.Fatalf("login: %d %s", pg.Status, pg.Text)
 	}
-	form := p.get(provider + "/session/end")
-	p.submit(form, map[string]string{"logout": "yes"})
+	form := p.Get(provider + "/session/end")
+	p.Submit(form, map[string]string{"logout": "yes"})
 	eventually(t, 10*time.Second, "the session ended", func() bool { return !p.in(s) })
 
 	q := s.person(t)
-	if pg = q.through(q.get(base+"/v1/orders"), s.addr); pg.status != 200 {
-		t.Fatalf("login: %d %s", pg.status, pg.text)
+	if pg = q.LogIn(q.Get(base+"/v1/orders"), s.addr); pg.Status != 200 {
+		t.Fatalf("login: %d %s", pg.Status, pg.Text)
 	}
 	stop()
 	for range 3 {

@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
 const originsPolicy = `package gateway
@@ -61,7 +63,7 @@ policy:
 func (s *site) named(t *testing.T) *person {
 	t.Helper()
 	p := s.person(t)
-	p.client.Transport = &http.Transport{
+	p.Client.Transport = &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: s.ca.pool},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			_, port, err := net.SplitHostPort(addr)
@@ -71,19 +73,19 @@ func (s *site) named(t *testing.T) *person {
 			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
 		},
 	}
-	t.Cleanup(p.client.CloseIdleConnections)
+	t.Cleanup(p.Client.CloseIdleConnections)
 	return p
 }
 
 // upstreamSees is what the upstream was sent of a page.
-func upstreamSees(t *testing.T, pg page) (path string, headers map[string]string) {
+func upstreamSees(t *testing.T, pg oidctest.Page) (path string, headers map[string]string) {
 	t.Helper()
 	var echo struct {
 		Path    string
 		Headers map[string]string
 	}
-	if err := json.Unmarshal([]byte(pg.text), &echo); err != nil || pg.status != 200 {
-		t.Fatalf("%s answers %d: %s", pg.url, pg.status, pg.text)
+	if err := json.Unmarshal([]byte(pg.Text), &echo); err != nil || pg.Status != 200 {
+		t.Fatalf("%s answers %d: %s", pg.URL, pg.Status, pg.Text)
 	}
 	return echo.Path, echo.Headers
 }
@@ -97,37 +99,37 @@ func TestLoginAtSubdomains(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(host string) string { return "https://" + host + ":" + port }
-	issuer, _ := identityProvider(t, at("shop.test"), options(t, map[string]any{"tells": "https://" + s.addr, "ttl": 600}))
+	issuer := identityProvider(t, at("shop.test"), map[string]any{"tells": "https://" + s.addr, "ttl": 600}).Issuer
 	originsSite(t, s, ", tls: {cert_file: server.pem, key_file: server.key}", issuer, fmt.Sprintf(
 		"origins: [%q, %q], redirect_origin: %q, post_logout_redirect: %q, session: {keys_files: [key], cookie_domain: shop.test}",
 		at("shop.test"), at("*.shop.test"), at("shop.test"), at("shop.test")+"/public/bye"))
 	p := s.named(t)
-	pg := p.get(at("a.shop.test") + "/v1/orders?a=b")
-	if got := pg.url.Scheme + "://" + pg.url.Host; got != issuer {
-		t.Fatalf("nobody is asked to log in: %s answers %d %s", pg.url, pg.status, pg.text)
+	pg := p.Get(at("a.shop.test") + "/v1/orders?a=b")
+	if got := pg.URL.Scheme + "://" + pg.URL.Host; got != issuer {
+		t.Fatalf("nobody is asked to log in: %s answers %d %s", pg.URL, pg.Status, pg.Text)
 	}
-	if pg = p.through(pg, "a.shop.test:"+port); pg.url.String() != at("a.shop.test")+"/v1/orders?a=b" {
-		t.Errorf("after the login the browser is at %s", pg.url)
+	if pg = p.LogIn(pg, "a.shop.test:"+port); pg.URL.String() != at("a.shop.test")+"/v1/orders?a=b" {
+		t.Errorf("after the login the browser is at %s", pg.URL)
 	}
 	if path, headers := upstreamSees(t, pg); path != "/v1/orders?a=b" || headers["X-User"] != "alice" || headers["Cookie"] != "" {
 		t.Errorf("the upstream sees %s %v", path, headers)
 	}
 	for _, host := range []string{"b.shop.test", "shop.test"} {
-		if pg = p.get(at(host) + "/v1/x"); pg.status != 200 || pg.url.Host != host+":"+port {
-			t.Errorf("%s: %d at %s", host, pg.status, pg.url)
+		if pg = p.Get(at(host) + "/v1/x"); pg.Status != 200 || pg.URL.Host != host+":"+port {
+			t.Errorf("%s: %d at %s", host, pg.Status, pg.URL)
 		}
 	}
-	if pg = s.named(t).get(at("www.test") + "/v1/x"); pg.status != 403 || strings.Contains(pg.text, issuer) {
-		t.Errorf("a login begins at www.test: %d at %s", pg.status, pg.url)
+	if pg = s.named(t).Get(at("www.test") + "/v1/x"); pg.Status != 403 || strings.Contains(pg.Text, issuer) {
+		t.Errorf("a login begins at www.test: %d at %s", pg.Status, pg.URL)
 	}
 
-	out := p.submit(p.get(at("a.shop.test")+"/oauth2/logout"), nil)
-	if pg = p.submit(out, map[string]string{"logout": "yes"}); pg.url.String() != at("shop.test")+"/public/bye" || pg.status != 200 {
-		t.Errorf("after the logout %s answers %d", pg.url, pg.status)
+	out := p.Submit(p.Get(at("a.shop.test")+"/oauth2/logout"), nil)
+	if pg = p.Submit(out, map[string]string{"logout": "yes"}); pg.URL.String() != at("shop.test")+"/public/bye" || pg.Status != 200 {
+		t.Errorf("after the logout %s answers %d", pg.URL, pg.Status)
 	}
 	for _, host := range []string{"a.shop.test", "b.shop.test", "shop.test"} {
-		if pg = p.get(at(host) + "/v1/x"); pg.url.Host == host+":"+port {
-			t.Errorf("still logged in at %s: %d", host, pg.status)
+		if pg = p.Get(at(host) + "/v1/x"); pg.URL.Host == host+":"+port {
+			t.Errorf("still logged in at %s: %d", host, pg.Status)
 		}
 	}
 }
@@ -158,13 +160,13 @@ func TestLoginBehindProxy(t *testing.T) {
 				t.Fatal(err)
 			}
 			host := "app.test:" + port
-			issuer, _ := identityProvider(t, "https://"+host, options(t, map[string]any{"tells": "http://" + s.addr, "ttl": 600}))
+			issuer := identityProvider(t, "https://"+host, map[string]any{"tells": "http://" + s.addr, "ttl": 600}).Issuer
 			originsSite(t, s, "", issuer, fmt.Sprintf("origins: [%[1]q], internal_origins: {%[1]q: [%[2]q]}, post_logout_redirect: /public/bye, session: {keys_files: [key]}",
 				"https://"+host, entry))
 			p := s.named(t)
-			pg := p.through(p.get("https://"+host+"/v1/orders?a=b"), host)
-			if pg.url.String() != "https://"+host+"/v1/orders?a=b" {
-				t.Errorf("after the login the browser is at %s", pg.url)
+			pg := p.LogIn(p.Get("https://"+host+"/v1/orders?a=b"), host)
+			if pg.URL.String() != "https://"+host+"/v1/orders?a=b" {
+				t.Errorf("after the login the browser is at %s", pg.URL)
 			}
 			if path, headers := upstreamSees(t, pg); path != "/v1/orders?a=b" || headers["X-User"] != "alice" || headers["X-Origin"] != "http://"+internal {
 				t.Errorf("the upstream sees %s %v", path, headers)
@@ -173,20 +175,20 @@ func TestLoginBehindProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, c := range p.client.Jar.Cookies(u) {
+			for _, c := range p.Client.Jar.Cookies(u) {
 				if !strings.HasPrefix(c.Name, "__Host-sallyport-") {
 					t.Errorf("cookie %s", c.Name)
 				}
 			}
-			if pg = p.get("https://" + host + "/v1/again"); pg.status != 200 {
-				t.Errorf("the session is not good: %d at %s", pg.status, pg.url)
+			if pg = p.Get("https://" + host + "/v1/again"); pg.Status != 200 {
+				t.Errorf("the session is not good: %d at %s", pg.Status, pg.URL)
 			}
-			out := p.submit(p.get("https://"+host+"/oauth2/logout"), nil)
-			if pg = p.submit(out, map[string]string{"logout": "yes"}); pg.url.String() != "https://"+host+"/public/bye" || pg.status != 200 {
-				t.Errorf("after the logout %s answers %d", pg.url, pg.status)
+			out := p.Submit(p.Get("https://"+host+"/oauth2/logout"), nil)
+			if pg = p.Submit(out, map[string]string{"logout": "yes"}); pg.URL.String() != "https://"+host+"/public/bye" || pg.Status != 200 {
+				t.Errorf("after the logout %s answers %d", pg.URL, pg.Status)
 			}
-			if pg = p.get("https://" + host + "/v1/orders"); pg.url.Host == host {
-				t.Errorf("still logged in: %d", pg.status)
+			if pg = p.Get("https://" + host + "/v1/orders"); pg.URL.Host == host {
+				t.Errorf("still logged in: %d", pg.Status)
 			}
 		})
 	}

@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,10 +15,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,98 +24,25 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/demo"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
-// sts is the certified OpenID provider with a token exchange, a process of its own.
-type sts struct {
-	issuer string
-	stop   func()
-}
-
-func startSTS(t *testing.T) *sts {
-	t.Helper()
-	dir := filepath.Join("..", "..", "..", "proxy", "authn", "jwt", "testdata", "idp")
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		t.Fatalf("%v; run make deps", err)
-	}
-	node := "node"
-	if own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node")); err == nil && len(own) == 1 {
-		if node, err = filepath.Abs(own[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command(node, "exchange.mjs")
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
-	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := false
-	s := &sts{stop: func() {
-		if !ended {
-			ended = true
-			_ = stdin.Close()
-			_ = cmd.Wait() // however it ended, it did
-		}
-	}}
-	t.Cleanup(s.stop)
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err != nil {
-		t.Fatalf("the provider did not start: %v", err)
-	}
-	var said struct{ Issuer string }
-	if err := json.Unmarshal(line, &said); err != nil {
-		t.Fatalf("the provider said %q: %v", line, err)
-	}
-	s.issuer = said.Issuer
-	return s
-}
+// sts is the certified OpenID provider with a token exchange.
+type sts struct{ *oidctest.Provider }
 
 // token returns an access token of "tester".
-func (s *sts) token(t *testing.T, scope string) string {
+func (s sts) token(t *testing.T, scope string) string {
 	t.Helper()
-	form := url.Values{"grant_type": {"client_credentials"}, "resource": {"https://api.example"}, "scope": {scope}}
-	req, err := http.NewRequest(http.MethodPost, s.issuer+"/token", strings.NewReader(form.Encode()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth("tester", "a-secret-for-the-test-only")
-	var answer struct {
-		AccessToken string `json:"access_token"`
-	}
-	fetchJSON(t, req, &answer)
-	return answer.AccessToken
+	return s.Token(t, "https://api.example", scope)
 }
 
-func (s *sts) exchanges(t *testing.T) (n int) {
+func (s sts) exchanges(t *testing.T) int {
 	t.Helper()
-	req, err := http.NewRequest(http.MethodGet, s.issuer+"/test/exchanges", nil)
+	n, err := strconv.Atoi(string(s.Get(t, "/test/exchanges")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	fetchJSON(t, req, &n)
 	return n
-}
-
-func fetchJSON(t *testing.T, req *http.Request, into any) {
-	t.Helper()
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK || json.Unmarshal(body, into) != nil {
-		t.Fatalf("%s %s: %s %s %v", req.Method, req.URL, resp.Status, body, err)
-	}
 }
 
 const outboundConfig = `version: v1
@@ -169,13 +93,14 @@ decision := {"allow": true, "upstream": {"token_exchange": {"audience": input.re
 // outboundSite is a gateway between a provider and two upstreams.
 type outboundSite struct {
 	*site
-	sts    *sts
+	sts    sts
 	secure *httptest.Server
 }
 
 func newOutboundSite(t *testing.T) *outboundSite {
 	t.Helper()
-	s := &outboundSite{sts: startSTS(t), site: &site{dir: t.TempDir(), addr: freeAddress(t), admin: freeAddress(t), ca: newAuthority(t)}}
+	nodeFor(t)
+	s := &outboundSite{sts: sts{oidctest.StartExchange(t)}, site: &site{dir: t.TempDir(), addr: freeAddress(t), admin: freeAddress(t), ca: newAuthority(t)}}
 	s.upstream = httptest.NewServer(http.HandlerFunc(demo.Echo))
 	t.Cleanup(s.upstream.Close)
 	s.secure = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -194,7 +119,7 @@ func newOutboundSite(t *testing.T) *outboundSite {
 	write(t, s.file("secret"), "a secret: with % and +\n")
 	write(t, s.file("keys.pem"), identityKey(t))
 	write(t, s.file("policies/gateway.rego"), outboundPolicy)
-	write(t, s.file("sallyport.yaml"), fmt.Sprintf(outboundConfig, s.addr, s.admin, s.sts.issuer, s.upstream.URL, s.secure.URL))
+	write(t, s.file("sallyport.yaml"), fmt.Sprintf(outboundConfig, s.addr, s.admin, s.sts.Issuer, s.upstream.URL, s.secure.URL))
 	s.start(t)
 	return s
 }
@@ -325,7 +250,7 @@ func TestTokensForUpstreams(t *testing.T) {
 	}
 
 	fresh := s.sts.token(t, "orders.read")
-	s.sts.stop()
+	s.sts.Stop()
 	if status, _, body := s.get(t, "/exchange/1", fresh); status != 503 || strings.Contains(body, "127.0.0.1") {
 		t.Errorf("provider down: %d %s", status, body)
 	}

@@ -5,12 +5,10 @@ package e2e_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -97,18 +95,18 @@ func TestPhantomTokens(t *testing.T) {
     introspection: {url: %[1]q, client_id: gateway, client_secret_file: secret, format: jwt, issuer: %[2]q, audiences: ["https://api.example/opaque"]}
   signed:
     introspection: {url: %[1]q, client_id: gateway-jwt, client_key_file: %[3]q, format: introspection_jwt, issuer: %[2]q, audiences: ["https://api.example/opaque"]}
-`, p.issuer+"/token/introspection", p.issuer, keys), "phantom", "signed")
+`, p.Issuer+"/token/introspection", p.Issuer, keys), "phantom", "signed")
 	s.start(t)
 	c := oneConnection(s.ca.pool)()
 	defer c.CloseIdleConnections()
-	behind, err := jwt.New("service", jwt.Config{Issuer: p.issuer, Audiences: []string{"https://api.example/opaque"}}, jwt.Deps{})
+	behind, err := jwt.New("service", jwt.Config{Issuer: p.Issuer, Audiences: []string{"https://api.example/opaque"}}, jwt.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := behind.Prime(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	signed, err := jwt.NewVerifier("service", jwt.Source{Issuer: p.issuer}, jwt.Deps{})
+	signed, err := jwt.NewVerifier("service", jwt.Source{Issuer: p.Issuer}, jwt.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +159,7 @@ func TestPhantomTokens(t *testing.T) {
 func (p *idp) opaqueRevoked(t *testing.T) string {
 	t.Helper()
 	token := p.opaque(t)
-	p.post(t, "/token/revocation", url.Values{"token": {token}})
+	p.Revoke(t, token)
 	return token
 }
 
@@ -169,14 +167,7 @@ func (p *idp) opaqueRevoked(t *testing.T) string {
 // upstream gets the whole, for a look-up in a minute.
 func TestSplitTokens(t *testing.T) {
 	p, api := startIDP(t), newService(t)
-	var answer struct {
-		AccessToken string `json:"access_token"`
-	}
-	body := p.post(t, "/token", url.Values{"grant_type": {"client_credentials"}, "resource": {"https://api.example/RS256"}, "scope": {"orders.read"}})
-	if err := json.Unmarshal(body, &answer); err != nil {
-		t.Fatalf("%s: %v", body, err)
-	}
-	whole := answer.AccessToken
+	whole := p.Token(t, "https://api.example/RS256", "orders.read")
 	dot := strings.LastIndexByte(whole, '.')
 	record, signature := whole[:dot], whole[dot+1:]
 	hash := sha256.Sum256([]byte(signature))
@@ -191,7 +182,7 @@ func TestSplitTokens(t *testing.T) {
 	}))
 	defer store.Close()
 	s := phantomSite(t, api.URL, fmt.Sprintf(`  split: {jwt: {issuer: %q, audiences: ["https://api.example/RS256"], split_token: {url: %q}}}
-`, p.issuer, store.URL+"/split/{hash}"), "split")
+`, p.Issuer, store.URL+"/split/{hash}"), "split")
 	s.start(t)
 	c := oneConnection(s.ca.pool)()
 	defer c.CloseIdleConnections()

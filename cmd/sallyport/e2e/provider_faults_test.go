@@ -244,8 +244,8 @@ func TestClockSkew(t *testing.T) {
 func TestTokenEndpointDown(t *testing.T) {
 	s, stop := newLoginSite(t)
 	p := s.person(t)
-	if pg := p.through(p.get("https://"+s.addr+"/v1/orders"), s.addr); pg.status != 200 {
-		t.Fatalf("login: %d %s", pg.status, pg.text)
+	if pg := p.LogIn(p.Get("https://"+s.addr+"/v1/orders"), s.addr); pg.Status != 200 {
+		t.Fatalf("login: %d %s", pg.Status, pg.Text)
 	}
 	loggedIn := time.Now()
 	stop()
@@ -255,10 +255,10 @@ func TestTokenEndpointDown(t *testing.T) {
 		}
 		return time.Since(loggedIn) > 14*time.Second
 	})
-	form := p.get("https://" + s.addr + "/oauth2/logout")
-	p.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // to the provider
-	if out := p.submit(form, nil); out.status != 303 && out.status != 302 {
-		t.Errorf("logout answers %d: %s", out.status, out.text)
+	form := p.Get("https://" + s.addr + "/oauth2/logout")
+	p.Client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // to the provider
+	if out := p.Submit(form, nil); out.Status != 303 && out.Status != 302 {
+		t.Errorf("logout answers %d: %s", out.Status, out.Text)
 	}
 	if p.in(s) {
 		t.Error("logged out, and the session goes on")

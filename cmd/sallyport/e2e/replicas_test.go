@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
@@ -133,8 +134,8 @@ func newReplicas(t *testing.T, redis, client string) *replicas {
 	write(t, dir+"/server.pem", cert)
 	write(t, dir+"/server.key", key)
 	rs.redis = redistest.Start(t, dir, redis)
-	address, _ := identityProvider(t, "https://"+rs.a.addr+",https://"+rs.b.addr, `{"rotates": true, "issuer": "`+rs.provider.URL+`"}`)
-	to, err := url.Parse(address)
+	provider := identityProvider(t, "https://"+rs.a.addr+",https://"+rs.b.addr, map[string]any{"rotates": true, "issuer": rs.provider.URL})
+	to, err := url.Parse(provider.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +157,8 @@ func (rs *replicas) both(of func(*site) bool) bool { return of(rs.a) && of(rs.b)
 func (rs *replicas) logIn(t *testing.T, s *site) *person {
 	t.Helper()
 	p := s.person(t)
-	if pg := p.through(p.get("https://"+s.addr+"/v1/orders"), s.addr); pg.status != 200 {
-		t.Fatalf("login: %d %s", pg.status, pg.text)
+	if pg := p.LogIn(p.Get("https://"+s.addr+"/v1/orders"), s.addr); pg.Status != 200 {
+		t.Fatalf("login: %d %s", pg.Status, pg.Text)
 	}
 	return p
 }
@@ -172,7 +173,7 @@ func (p *person) ask(s *site, path string, headers ...string) int {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := p.client.Do(req)
+	resp, err := p.Client.Do(req)
 	if err != nil {
 		return 0
 	}
@@ -190,7 +191,7 @@ func (p *person) cookies(s *site) string {
 		p.t.Fatal(err)
 	}
 	var pairs []string
-	for _, c := range p.client.Jar.Cookies(u) {
+	for _, c := range p.Client.Jar.Cookies(u) {
 		pairs = append(pairs, c.Name+"="+c.Value)
 	}
 	return strings.Join(pairs, "; ")
@@ -233,7 +234,7 @@ func TestReplicas(t *testing.T) {
 	var n atomic.Int64
 	l := drive(t, 16,
 		func() *http.Client {
-			return &http.Client{Jar: p.client.Jar, Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: rs.a.ca.pool}}}
+			return &http.Client{Jar: p.Client.Jar, Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: rs.a.ca.pool}}}
 		},
 		func() *http.Request {
 			s := []*site{rs.a, rs.b}[n.Add(1)%2]
@@ -249,9 +250,9 @@ func TestReplicas(t *testing.T) {
 	l.end(t)
 
 	copied := p.cookies(rs.a)
-	out := p.submit(p.get("https://"+rs.a.addr+"/oauth2/logout"), nil)
-	if pg := p.submit(out, map[string]string{"logout": "yes"}); pg.url.Path != "/public/bye" || pg.status != 200 {
-		t.Errorf("after the logout %s answers %d", pg.url, pg.status)
+	out := p.Submit(p.Get("https://"+rs.a.addr+"/oauth2/logout"), nil)
+	if pg := p.Submit(out, map[string]string{"logout": "yes"}); pg.URL.Path != "/public/bye" || pg.Status != 200 {
+		t.Errorf("after the logout %s answers %d", pg.URL, pg.Status)
 	}
 	if got := rs.b.person(t).ask(rs.b, "/v1/orders", "Cookie", copied); got != 401 {
 		t.Errorf("after the logout at one replica a copy of the cookie gets %d at the other", got)
@@ -261,7 +262,7 @@ func TestReplicas(t *testing.T) {
 	if !rs.both(q.in) {
 		t.Fatal("a login at one replica is none at the other")
 	}
-	q.submit(q.get(rs.provider.URL+"/session/end"), map[string]string{"logout": "yes"}) // the provider tells the first replica
+	q.Submit(q.Get(rs.provider.URL+"/session/end"), map[string]string{"logout": "yes"}) // the provider tells the first replica
 	eventually(t, 10*time.Second, "the session ended at both", func() bool { return !q.in(rs.b) && !q.in(rs.a) })
 	for _, s := range []*site{rs.a, rs.b} {
 		if log := s.gateway.stderr.String(); strings.Contains(log, "s3cret") || strings.Contains(log, "\nredis: ") {
@@ -275,13 +276,13 @@ func TestReplicasWithoutRedis(t *testing.T) {
 	rs := newReplicas(t, redistest.ByPassword, "")
 	p := rs.logIn(t, rs.a)
 	stranger := rs.a.person(t)
-	browser := func(s *site) page { return p.get("https://" + s.addr + "/v1/orders") }
+	browser := func(s *site) oidctest.Page { return p.Get("https://" + s.addr + "/v1/orders") }
 	goesOn := func(after string) {
 		t.Helper()
 		eventually(t, 30*time.Second, "the session goes on after "+after, func() bool {
 			return rs.both(func(s *site) bool { return p.ask(s, "/v1/orders") == 200 })
 		})
-		if p.logins != 1 {
+		if p.Logins != 1 {
 			t.Errorf("after %s they logged in again", after)
 		}
 	}
@@ -309,15 +310,15 @@ func TestReplicasWithoutRedis(t *testing.T) {
 			if got := p.ask(s, "/v1/orders"); got != 503 {
 				t.Errorf("without Redis a script with a session gets %d", got)
 			}
-			if pg := browser(s); pg.status != 503 || pg.url.Host != s.addr {
-				t.Errorf("without Redis somebody with a session gets %d at %s", pg.status, pg.url)
+			if pg := browser(s); pg.Status != 503 || pg.URL.Host != s.addr {
+				t.Errorf("without Redis somebody with a session gets %d at %s", pg.Status, pg.URL)
 			}
 		}
 		unharmed(s, "is dead")
 	}
 	q := rs.a.person(t)
-	if pg := q.through(q.get("https://"+rs.a.addr+"/v1/orders"), rs.a.addr); pg.status != 503 {
-		t.Errorf("without Redis a login ends with %d at %s", pg.status, pg.url)
+	if pg := q.LogIn(q.Get("https://"+rs.a.addr+"/v1/orders"), rs.a.addr); pg.Status != 503 {
+		t.Errorf("without Redis a login ends with %d at %s", pg.Status, pg.URL)
 	}
 	if p.cookies(rs.a) != cookies {
 		t.Error("without Redis the browser lost its session")
@@ -362,8 +363,8 @@ func TestReplicasWithoutRedis(t *testing.T) {
 	eventually(t, 30*time.Second, "nobody is logged in", func() bool {
 		return rs.both(func(s *site) bool { return p.ask(s, "/v1/orders") == 401 })
 	})
-	if pg := p.through(browser(rs.b), rs.b.addr); pg.status != 200 || pg.url.Path != "/v1/orders" || !rs.both(p.in) {
-		t.Errorf("when Redis has lost everything, logging in again ends with %d at %s", pg.status, pg.url)
+	if pg := p.LogIn(browser(rs.b), rs.b.addr); pg.Status != 200 || pg.URL.Path != "/v1/orders" || !rs.both(p.in) {
+		t.Errorf("when Redis has lost everything, logging in again ends with %d at %s", pg.Status, pg.URL)
 	}
 }
 
@@ -382,10 +383,10 @@ func TestReplicaDies(t *testing.T) {
 	if got := []int{<-lastP, <-lastQ}; got[0] != 0 || got[1] != 0 {
 		t.Fatalf("the dead replica answered %v", got)
 	}
-	if !p.in(rs.b) || p.logins != 1 {
+	if !p.in(rs.b) || p.Logins != 1 {
 		t.Error("the session ended with the replica that was about to renew it")
 	}
-	if pg := q.through(q.get("https://"+rs.b.addr+"/v1/orders"), rs.b.addr); pg.status != 200 || !q.in(rs.b) {
-		t.Errorf("a session whose refresh token is lost: %d at %s", pg.status, pg.url)
+	if pg := q.LogIn(q.Get("https://"+rs.b.addr+"/v1/orders"), rs.b.addr); pg.Status != 200 || !q.in(rs.b) {
+		t.Errorf("a session whose refresh token is lost: %d at %s", pg.Status, pg.URL)
 	}
 }

@@ -1,18 +1,14 @@
 package clientcredentials
 
 import (
-	"bufio"
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
 // middle stands before the token endpoint of a certified provider, a process of its
@@ -29,38 +25,7 @@ type middle struct {
 
 func startProvider(t *testing.T, env ...string) *middle {
 	t.Helper()
-	dir, err := filepath.Abs("../jwt/testdata/idp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node"))
-	if err != nil || len(own) != 1 {
-		t.Skip("the OpenID provider is not installed; do it with: npm ci --prefix proxy/authn/jwt/testdata/idp")
-	}
-	cmd := exec.Command(own[0], "server.mjs")
-	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), env...)
-	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-		kill.Stop()
-	})
-	var said struct{ Issuer string }
-	if err := json.NewDecoder(bufio.NewReader(stdout)).Decode(&said); err != nil {
-		t.Fatalf("the provider did not start: %v", err)
-	}
-	return newMiddle(t, said.Issuer)
+	return newMiddle(t, oidctest.StartMachines(t, env...).Issuer)
 }
 
 func newMiddle(t *testing.T, issuer string) *middle {

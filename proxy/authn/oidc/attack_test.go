@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 	"github.com/sallyport/sallyport/proxy/session"
 )
 
@@ -384,18 +385,18 @@ func TestSessionAfterLogout(t *testing.T) {
 // no code is good twice; a certified provider says so, by PKCE.
 func TestStolenCode(t *testing.T) {
 	s := newCertifiedSite(t)
-	a := s.use(startCertified(t, s.URL, map[string]any{}), nil)
-	begin := func(v *visitor) url.Values { // until the provider sends the browser back
+	a := s.use(oidctest.StartLogin(t, s.URL, nil).Issuer, nil)
+	begin := func(v *oidctest.Browser) url.Values { // until the provider sends the browser back
 		t.Helper()
 		var back url.Values
-		v.client.Transport = stopping{v.client.Transport, func(u *url.URL) bool {
+		v.Client.Transport = stopping{v.Client.Transport, func(u *url.URL) bool {
 			if u.Path == a.config.RedirectPath {
 				back = u.Query()
 			}
 			return back != nil
 		}}
-		v.logIn(s)
-		v.client.Transport = v.client.Transport.(stopping).RoundTripper
+		s.logIn(v)
+		v.Client.Transport = v.Client.Transport.(stopping).RoundTripper
 		if back.Get("code") == "" || back.Get("state") == "" || back.Get("iss") != a.config.Issuer {
 			t.Fatalf("the provider sent %v", back)
 		}
@@ -405,27 +406,27 @@ func TestStolenCode(t *testing.T) {
 	theirs, own := begin(victim), begin(attacker)
 	injected := maps.Clone(own)
 	injected["code"] = theirs["code"]
-	at := func(v *visitor, q url.Values) view {
+	at := func(v *oidctest.Browser, q url.Values) oidctest.Page {
 		t.Helper()
-		return v.do(http.MethodGet, s.URL+a.config.RedirectPath+"?"+q.Encode(), nil)
+		return v.Get(s.URL + a.config.RedirectPath + "?" + q.Encode())
 	}
-	if got := at(attacker, injected); got.status != 403 {
-		t.Errorf("another person's code: %d %s", got.status, got.text)
+	if got := at(attacker, injected); got.Status != 403 {
+		t.Errorf("another person's code: %d %s", got.Status, got.Text)
 	}
-	if got := at(attacker, own); got.status != 400 {
-		t.Errorf("the login that failed goes on: %d %s", got.status, got.text)
+	if got := at(attacker, own); got.Status != 400 {
+		t.Errorf("the login that failed goes on: %d %s", got.Status, got.Text)
 	}
-	if got := at(attacker, theirs); got.status != 400 {
-		t.Errorf("another person's answer: %d %s", got.status, got.text)
+	if got := at(attacker, theirs); got.Status != 400 {
+		t.Errorf("another person's answer: %d %s", got.Status, got.Text)
 	}
 
 	fresh := s.visitor()
 	q := begin(fresh)
-	if got := at(fresh, q); got.status != 200 || got.text != "hello alice" {
-		t.Fatalf("a login: %d %s", got.status, got.text)
+	if got := at(fresh, q); got.Status != 200 || got.Text != "hello alice" {
+		t.Fatalf("a login: %d %s", got.Status, got.Text)
 	}
-	if got := at(fresh, q); got.status != 400 {
-		t.Errorf("the answer again: %d %s", got.status, got.text)
+	if got := at(fresh, q); got.Status != 400 {
+		t.Errorf("the answer again: %d %s", got.Status, got.Text)
 	}
 	m, err := a.provider.metadata(t.Context())
 	if err != nil {

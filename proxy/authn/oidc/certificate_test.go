@@ -19,6 +19,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
@@ -179,18 +180,18 @@ func TestClientCertificateWithProvider(t *testing.T) {
 	}
 	b64 := base64.RawURLEncoding.EncodeToString
 	s := newCertifiedSite(t)
-	issuer := startCertified(t, s.URL, map[string]any{"clients": []any{map[string]any{
+	issuer := oidctest.StartLogin(t, s.URL, map[string]any{"clients": []any{map[string]any{
 		"client_id": "web", "token_endpoint_auth_method": authKey, "token_endpoint_auth_signing_alg": "PS256",
 		"jwks": map[string]any{"keys": []any{map[string]any{
 			"kty": "RSA", "n": b64(public.N.Bytes()), "e": b64(big.NewInt(int64(public.E)).Bytes()), "x5c": []any{base64.StdEncoding.EncodeToString(certificate.Raw)},
 		}}},
-	}}})
+	}}}).Issuer
 	s.use(issuer, func(c *Config) { c.ClientSecretFile, c.ClientKeyFile, c.ClientCertificateFile = "", keyFile, certFile })
-	if at, _ := s.visitor().logIn(s); at.status != 200 || at.text != "hello alice" {
-		t.Errorf("%s answers %d: %s", at.url, at.status, at.text)
+	if at, _ := s.logIn(s.visitor()); at.Status != 200 || at.Text != "hello alice" {
+		t.Errorf("%s answers %d: %s", at.URL, at.Status, at.Text)
 	}
 	s.use(issuer, func(c *Config) { c.ClientSecretFile, c.ClientKeyFile = "", keyFile })
-	if at, _ := s.visitor().logIn(s); at.status == 200 {
+	if at, _ := s.logIn(s.visitor()); at.Status == 200 {
 		t.Error("RS256 is taken: the provider does not look at what the certificate changes")
 	}
 }

@@ -1,21 +1,15 @@
 package oidc
 
 import (
-	"bufio"
 	"crypto/ecdsa"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"html"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,65 +17,8 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
-
-// startCertified runs a certified OpenID provider, a process of its own that knows a
-// gateway at origin; see testdata/idp/login.mjs for the options.
-func startCertified(t *testing.T, origin string, options map[string]any) (issuer string) {
-	t.Helper()
-	dir := filepath.Join("..", "jwt", "testdata", "idp")
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		t.Skip("the OpenID provider is not installed; do it with: npm ci --prefix proxy/authn/jwt/testdata/idp")
-	}
-	text, err := json.Marshal(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(nodeOf(t, dir), "login.mjs", origin, string(text))
-	// The gateway's certificate is made for the test.
-	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), "NODE_TLS_REJECT_UNAUTHORIZED=0", "NODE_NO_WARNINGS=1")
-	stdin, err := cmd.StdinPipe() // closing it ends the process, also when this one dies
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-		kill.Stop()
-	})
-	var said struct{ Issuer string }
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err = errors.Join(err, json.Unmarshal(line, &said)); err != nil {
-		t.Fatalf("the provider said %q: %v", line, err)
-	}
-	return said.Issuer
-}
-
-// nodeOf returns the Node.js that the provider is installed with, the system's where
-// there is none for the platform.
-func nodeOf(t *testing.T, dir string) string {
-	t.Helper()
-	if own, err := filepath.Glob(filepath.Join(dir, "node_modules", "node-*", "bin", "node")); err == nil && len(own) == 1 {
-		path, err := filepath.Abs(own[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	path, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("node is not installed, which the OpenID provider of this test runs on")
-	}
-	return path
-}
 
 // site is an authenticator that browsers and a provider reach over HTTPS.
 type site struct {
@@ -163,109 +100,17 @@ func (s *site) judge(a *Authenticator, req *http.Request, r *authn.Request) *aut
 	return &authn.Answer{Status: 200, Body: []byte("hello " + id.Subject)}
 }
 
-// visitor is somebody at a browser.
-type visitor struct {
-	t      *testing.T
-	client *http.Client
-}
+func (s *site) visitor() *oidctest.Browser { return oidctest.NewBrowser(s.t, s.Client().Transport) }
 
-func (s *site) visitor() *visitor {
+// logIn has a browser go through the provider's pages until the site answers. It returns
+// that and the address at which the browser came to the provider.
+func (s *site) logIn(v *oidctest.Browser) (oidctest.Page, *url.URL) {
 	s.t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	c := s.Client()
-	return &visitor{s.t, &http.Client{Jar: jar, Transport: c.Transport, Timeout: 20 * time.Second}}
-}
-
-// view is what a browser shows.
-type view struct {
-	status int
-	url    *url.URL
-	text   string
-	way    []*url.URL // where it was sent on the way
-}
-
-func (v *visitor) do(method, to string, form url.Values) view {
-	v.t.Helper()
-	out := view{}
-	v.client.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
-		out.way = append(out.way, req.URL)
-		return nil
-	}
-	req, err := http.NewRequestWithContext(v.t.Context(), method, to, strings.NewReader(form.Encode()))
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	req.Header.Set("Accept", "text/html,*/*;q=0.8")
-	if method == http.MethodPost {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.Header.Set("Origin", req.URL.Scheme+"://"+req.URL.Host)
-	}
-	resp, err := v.client.Do(req)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	out.status, out.url, out.text = resp.StatusCode, resp.Request.URL, string(body)
-	return out
-}
-
-var (
-	formTag  = regexp.MustCompile(`(?s)<form[^>]*action="([^"]*)"[^>]*>(.*?)</form>`)
-	inputTag = regexp.MustCompile(`<(?:input|button)[^>]*>`)
-	attrs    = regexp.MustCompile(`(name|value)="([^"]*)"`)
-)
-
-// submit fills in the form of a page and sends it.
-func (v *visitor) submit(at view, fill map[string]string) view {
-	v.t.Helper()
-	f := formTag.FindStringSubmatch(at.text)
-	if f == nil {
-		v.t.Fatalf("%s has no form: %d %s", at.url, at.status, at.text)
-	}
-	values := url.Values{}
-	for _, tag := range inputTag.FindAllString(f[2], -1) {
-		found := map[string]string{}
-		for _, a := range attrs.FindAllStringSubmatch(tag, -1) {
-			found[a[1]] = html.UnescapeString(a[2])
-		}
-		if found["name"] != "" {
-			values.Set(found["name"], found["value"])
-		}
-	}
-	for name, value := range fill {
-		values.Set(name, value)
-	}
-	to, err := at.url.Parse(html.UnescapeString(f[1]))
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	return v.do(http.MethodPost, to.String(), values)
-}
-
-// logIn goes through the provider's pages until the site answers. It returns that and
-// the address at which the browser came to the provider.
-func (v *visitor) logIn(s *site) (view, *url.URL) {
-	v.t.Helper()
-	at := v.do(http.MethodGet, s.URL+"/x", nil)
-	if len(at.way) == 0 {
+	at := v.Get(s.URL + "/x")
+	if len(at.Way) == 0 {
 		return at, nil
 	}
-	first := at.way[0]
-	for range 5 {
-		if at.url.Host == s.Listener.Addr().String() || at.status >= 400 {
-			return at, first
-		}
-		at = v.submit(at, map[string]string{"login": "alice", "password": "x"})
-	}
-	v.t.Fatalf("still at %s: %d %s", at.url, at.status, at.text)
-	return at, first
+	return v.LogIn(at, s.Listener.Addr().String()), at.Way[0]
 }
 
 // jwksOf is the key set by which a provider knows a client.
@@ -287,7 +132,7 @@ func jwksOf(t *testing.T, key *ecdsa.PublicKey, kid string) map[string]any {
 func TestPushedWithProvider(t *testing.T) {
 	s := newCertifiedSite(t)
 	key, file := clientKey(t)
-	issuer := startCertified(t, s.URL, map[string]any{
+	issuer := oidctest.StartLogin(t, s.URL, map[string]any{
 		"features": map[string]any{"pushedAuthorizationRequests": map[string]any{"enabled": true, "requirePushedAuthorizationRequests": true}},
 		"clients": []any{
 			map[string]any{"client_id": authBasic, "token_endpoint_auth_method": authBasic},
@@ -295,7 +140,7 @@ func TestPushedWithProvider(t *testing.T) {
 			map[string]any{"client_id": authKey, "token_endpoint_auth_method": authKey, "jwks": jwksOf(t, &key.PublicKey, "web-1")},
 			map[string]any{"client_id": authNone, "token_endpoint_auth_method": authNone},
 		},
-	})
+	}).Issuer
 	as := func(method string) func(*Config) {
 		return func(c *Config) {
 			c.ClientID, c.ClientAuth = method, method
@@ -309,9 +154,9 @@ func TestPushedWithProvider(t *testing.T) {
 	}
 	for _, method := range []string{authBasic, authPost, authKey, authNone} {
 		s.use(issuer, as(method))
-		at, first := s.visitor().logIn(s)
-		if at.status != 200 || at.text != "hello alice" {
-			t.Errorf("%s: %s answers %d: %s", method, at.url, at.status, at.text)
+		at, first := s.logIn(s.visitor())
+		if at.Status != 200 || at.Text != "hello alice" {
+			t.Errorf("%s: %s answers %d: %s", method, at.URL, at.Status, at.Text)
 		}
 		if q := first.Query(); len(q) != 2 || !strings.HasPrefix(q.Get("request_uri"), "urn:ietf:params:oauth:request_uri:") {
 			t.Errorf("%s: the browser carries %s", method, first)
@@ -324,8 +169,8 @@ func TestPushedWithProvider(t *testing.T) {
 		t.Fatalf("the provider does not require it: %v", err)
 	}
 	plain := a.parameters(&flow{State: "s", Nonce: "n", Verifier: strings.Repeat("v", 43), Origin: s.URL})
-	if at := s.visitor().do(http.MethodGet, m.authorization+"?"+plain.Encode(), nil); at.url.Query().Get("error_description") != "Pushed Authorization Request must be used" {
-		t.Errorf("plain parameters: %s answers %d: %s", at.url, at.status, at.text)
+	if at := s.visitor().Get(m.authorization + "?" + plain.Encode()); at.URL.Query().Get("error_description") != "Pushed Authorization Request must be used" {
+		t.Errorf("plain parameters: %s answers %d: %s", at.URL, at.Status, at.Text)
 	}
 
 	wrong := filepath.Join(t.TempDir(), "secret")
@@ -333,7 +178,7 @@ func TestPushedWithProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.use(issuer, func(c *Config) { as(authBasic)(c); c.ClientSecretFile = wrong })
-	if at, _ := s.visitor().logIn(s); at.status != 503 || !strings.Contains(at.text, "operator") {
-		t.Errorf("with a wrong secret %s answers %d: %s", at.url, at.status, at.text)
+	if at, _ := s.logIn(s.visitor()); at.Status != 503 || !strings.Contains(at.Text, "operator") {
+		t.Errorf("with a wrong secret %s answers %d: %s", at.URL, at.Status, at.Text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
@@ -34,13 +35,13 @@ func TestMutualTLSWithProvider(t *testing.T) {
 		}
 		return string(data)
 	}
-	issuer := startCertified(t, s.URL, map[string]any{
+	issuer := oidctest.StartLogin(t, s.URL, map[string]any{
 		"tls":      map[string]string{"key": read("idp.key"), "cert": read("idp.pem"), "ca": string(ca.PEM())},
 		"features": map[string]any{"pushedAuthorizationRequests": map[string]any{"enabled": true, "requirePushedAuthorizationRequests": true}},
 		"clients": []any{map[string]any{
 			"token_endpoint_auth_method": authTLS, "tls_client_auth_san_dns": "gateway.example",
 		}},
-	})
+	}).Issuer
 	with := func(name string) func(*Config) {
 		return func(c *Config) {
 			c.ClientSecretFile, c.CAFile, c.CertFile, c.KeyFile = "", file("ca.pem"), file(name+".pem"), file(name+".key")
@@ -50,8 +51,8 @@ func TestMutualTLSWithProvider(t *testing.T) {
 	count := counted(a)
 	v := s.visitor()
 	trusting(t, v, ca)
-	if at, _ := v.logIn(s); at.status != 200 || at.text != "hello alice" {
-		t.Fatalf("%s answers %d: %s", at.url, at.status, at.text)
+	if at, _ := s.logIn(v); at.Status != 200 || at.Text != "hello alice" {
+		t.Fatalf("%s answers %d: %s", at.URL, at.Status, at.Text)
 	}
 	held, err := a.store.Load(t.Context(), s.seen.Load())
 	if err != nil {
@@ -60,8 +61,8 @@ func TestMutualTLSWithProvider(t *testing.T) {
 	if held, err = a.ask(t.Context(), held); err != nil {
 		t.Errorf("renewal: %v", err)
 	}
-	form := v.do(http.MethodGet, s.URL+"/oauth2/logout", nil)
-	v.submit(form, nil)
+	form := v.Get(s.URL + "/oauth2/logout")
+	v.Submit(form, nil)
 	if n := count("sallyport.token.revocations", "done"); n != 2 {
 		t.Errorf("%d tokens were revoked", n)
 	}
@@ -73,8 +74,8 @@ func TestMutualTLSWithProvider(t *testing.T) {
 		s.use(issuer, with(name))
 		x := s.visitor()
 		trusting(t, x, ca)
-		if at, _ := x.logIn(s); at.status != 503 || !strings.Contains(at.text, "operator") {
-			t.Errorf("with the certificate %s: %s answers %d: %s", name, at.url, at.status, at.text)
+		if at, _ := s.logIn(x); at.Status != 503 || !strings.Contains(at.Text, "operator") {
+			t.Errorf("with the certificate %s: %s answers %d: %s", name, at.URL, at.Status, at.Text)
 		}
 	}
 
@@ -87,24 +88,24 @@ func TestMutualTLSWithProvider(t *testing.T) {
 	}
 	x := s.visitor()
 	trusting(t, x, ca)
-	if at, _ := x.logIn(s); at.status != 200 {
-		t.Errorf("with the exchanged certificate %s answers %d: %s", at.url, at.status, at.text)
+	if at, _ := s.logIn(x); at.Status != 200 {
+		t.Errorf("with the exchanged certificate %s answers %d: %s", at.URL, at.Status, at.Text)
 	}
 }
 
 // trusting has a browser trust the provider too.
-func trusting(t *testing.T, v *visitor, ca *certstest.CA) {
+func trusting(t *testing.T, v *oidctest.Browser, ca *certstest.CA) {
 	t.Helper()
-	shown, ok := v.client.Transport.(*http.Transport)
+	shown, ok := v.Client.Transport.(*http.Transport)
 	if !ok {
-		t.Fatalf("a transport %T", v.client.Transport)
+		t.Fatalf("a transport %T", v.Client.Transport)
 	}
 	own := shown.Clone()
 	own.TLSClientConfig = &tls.Config{RootCAs: shown.TLSClientConfig.RootCAs.Clone(), MinVersion: tls.VersionTLS12}
 	if !own.TLSClientConfig.RootCAs.AppendCertsFromPEM(ca.PEM()) {
 		t.Fatal("no certificate")
 	}
-	v.client.Transport = own
+	v.Client.Transport = own
 	t.Cleanup(own.CloseIdleConnections)
 }
 

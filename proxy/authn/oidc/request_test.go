@@ -9,12 +9,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"maps"
-	"net/http"
 	"net/url"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
 // TestRequestObject: what is signed, and what the browser carries beside it.
@@ -202,13 +203,13 @@ func TestRequestObjectWithProvider(t *testing.T) {
 	}
 	strange := keyFile(t, stranger)
 	jwks := jwksOf(t, &key.PublicKey, "web-1")
-	issuer := startCertified(t, s.URL, map[string]any{
+	issuer := oidctest.StartLogin(t, s.URL, map[string]any{
 		"features": map[string]any{"requestObjects": map[string]any{"enabled": true, "requireSignedRequestObject": true}},
 		"clients": []any{
 			map[string]any{"jwks": jwks},
 			map[string]any{"client_id": "with-key", "token_endpoint_auth_method": authKey, "jwks": jwks, "request_object_signing_alg": "ES256"},
 		},
-	})
+	}).Issuer
 	own := func(c *Config) { c.RequestObject, c.RequestObjectKeyFile, c.RequestObjectKeyID = true, file, "web-1" }
 	shared := func(c *Config) {
 		c.ClientID, c.ClientSecretFile, c.ClientKeyFile, c.ClientKeyID, c.RequestObject = "with-key", "", file, "web-1", true
@@ -216,9 +217,9 @@ func TestRequestObjectWithProvider(t *testing.T) {
 	for name, change := range map[string]func(*Config){"a key of its own": own, "the key of private_key_jwt": shared} {
 		for _, mode := range []string{pushOff, pushRequired} {
 			s.use(issuer, func(c *Config) { change(c); c.PushedAuthorizationRequests = mode })
-			at, first := s.visitor().logIn(s)
-			if at.status != 200 || at.text != "hello alice" {
-				t.Errorf("%s, push %s: %s answers %d: %s", name, mode, at.url, at.status, at.text)
+			at, first := s.logIn(s.visitor())
+			if at.Status != 200 || at.Text != "hello alice" {
+				t.Errorf("%s, push %s: %s answers %d: %s", name, mode, at.URL, at.Status, at.Text)
 			}
 			if q := first.Query(); q.Has("state") || q.Has("request") != (mode == pushOff) {
 				t.Errorf("%s, push %s: the browser carries %s", name, mode, first)
@@ -247,7 +248,7 @@ func TestRequestObjectWithProvider(t *testing.T) {
 		t.Fatal("nothing was changed")
 	}
 	ask := func(q url.Values) *url.URL {
-		return s.visitor().do(http.MethodGet, m.authorization+"?"+q.Encode(), nil).url
+		return s.visitor().Get(m.authorization + "?" + q.Encode()).URL
 	}
 	for name, q := range map[string]url.Values{
 		"plain":   plain,
@@ -261,7 +262,7 @@ func TestRequestObjectWithProvider(t *testing.T) {
 		t.Errorf("ours leads to %s", at)
 	}
 	s.use(issuer, func(c *Config) { own(c); c.RequestObjectKeyFile = strange })
-	if at, _ := s.visitor().logIn(s); at.status != 503 || !strings.Contains(at.text, "operator") {
-		t.Errorf("another key, pushed: %s answers %d: %s", at.url, at.status, at.text)
+	if at, _ := s.logIn(s.visitor()); at.Status != 503 || !strings.Contains(at.Text, "operator") {
+		t.Errorf("another key, pushed: %s answers %d: %s", at.URL, at.Status, at.Text)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 	"github.com/sallyport/sallyport/proxy/redis"
 	"github.com/sallyport/sallyport/proxy/redis/redistest"
 	"github.com/sallyport/sallyport/proxy/session"
@@ -305,11 +306,11 @@ func TestFrontChannelRevokesWhatTheCookieHolds(t *testing.T) {
 func TestLogoutRevokesAtProvider(t *testing.T) {
 	s := newCertifiedSite(t)
 	key, file := clientKey(t)
-	issuer := startCertified(t, s.URL, map[string]any{"clients": []any{
+	issuer := oidctest.StartLogin(t, s.URL, map[string]any{"clients": []any{
 		map[string]any{},
 		map[string]any{"client_id": "with-post", "token_endpoint_auth_method": authPost},
 		map[string]any{"client_id": "with-key", "token_endpoint_auth_method": authKey, "jwks": jwksOf(t, &key.PublicKey, "web-1")},
-	}})
+	}}).Issuer
 	methods := map[string]func(*Config){
 		"web":       func(*Config) {},
 		"with-post": func(c *Config) { c.ClientID, c.ClientAuth = "with-post", authPost },
@@ -322,8 +323,8 @@ func TestLogoutRevokesAtProvider(t *testing.T) {
 			a := s.use(issuer, func(c *Config) { change(c); c.KeepTokensAtLogout = keep })
 			count := counted(a)
 			v := s.visitor()
-			if at, _ := v.logIn(s); at.status != 200 {
-				t.Fatalf("%s: %s answers %d: %s", name, at.url, at.status, at.text)
+			if at, _ := s.logIn(v); at.Status != 200 {
+				t.Fatalf("%s: %s answers %d: %s", name, at.URL, at.Status, at.Text)
 			}
 			held, err := a.store.Load(t.Context(), s.seen.Load())
 			if err != nil || held.RefreshToken == "" || held.AccessToken == "" {
@@ -332,8 +333,8 @@ func TestLogoutRevokesAtProvider(t *testing.T) {
 			if status := userinfo(t, a, held.AccessToken); status != 200 {
 				t.Fatalf("%s: the access token is not good before: %d", name, status)
 			}
-			form := v.do(http.MethodGet, s.URL+"/oauth2/logout", nil)
-			v.submit(form, nil) // and on to the provider, where nobody confirms
+			form := v.Get(s.URL + "/oauth2/logout")
+			v.Submit(form, nil) // and on to the provider, where nobody confirms
 			wantDone, wantStatus := int64(2), 401
 			if keep {
 				wantDone, wantStatus = 0, 200
