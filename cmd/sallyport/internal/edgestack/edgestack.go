@@ -165,6 +165,7 @@ func common(all []*resource) string {
 // inputs are the resources by what they are for.
 type inputs struct {
 	filters  map[string]*filter // by namespace/name
+	logins   []*filter          // those at which people log in, in the order in which they were read
 	rules    []*rule
 	mappings []*mapping
 	contexts map[string]*tlsContext // by namespace/name
@@ -181,7 +182,11 @@ func sort(all []*resource, opts Options, r *report) inputs {
 	for _, res := range all {
 		switch res.kind {
 		case "Filter":
-			in.filters[res.key()] = readFilter(res, names[res], opts, secrets)
+			f := readFilter(res, names[res], opts, secrets)
+			in.filters[res.key()] = f
+			if f.kind == "oidc" {
+				in.logins = append(in.logins, f)
+			}
 		case "FilterPolicy":
 			if policies++; policies > 1 {
 				res.spec.differ("rules", "the rules of several FilterPolicies are in the order in which they were read; Edge Stack has its own order, so that what one of them filters no other one opens")

@@ -92,6 +92,7 @@ func (o *output) build(in inputs) {
 		Policy: policy{Entrypoint: "edge_stack/decision", Paths: []string{PolicyFile}},
 	}
 	o.routes(in)
+	apart(slices.DeleteFunc(in.logins, func(f *filter) bool { return o.config.Authenticators[f.name] == nil }))
 	for _, m := range in.mappings {
 		if slices.ContainsFunc(o.config.Routes, func(r route) bool { return r.Upstream == m.name }) {
 			o.upstream(m, in.contexts)

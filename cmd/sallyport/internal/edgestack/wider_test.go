@@ -2,6 +2,7 @@ package edgestack_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -223,6 +224,62 @@ func TestListsWithoutEnd(t *testing.T) {
 		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{})
 		if err == nil || res != nil || !strings.Contains(err.Error(), "no item of a List") {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestSeveralLogins: an authenticator's paths are its own. The provider knows those of the
+// first; whoever reads the differences learns what to register for the others.
+func TestSeveralLogins(t *testing.T) {
+	login := func(name, more string) string {
+		return head + "kind: Filter\nmetadata: {name: " + name + "}\nspec: {OAuth2: {authorizationURL: \"https://idp.example\", clientID: web, secret: x" + more + "}}\n"
+	}
+	rules := func(names ...string) string {
+		out := head + "kind: FilterPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+		for _, name := range names {
+			out += "  - {host: \"*\", path: /" + name + "/*, filters: [{name: " + name + "}]}\n"
+		}
+		return out
+	}
+	const (
+		known  = "/.ambassador/oauth2/redirection-endpoint"
+		ofB    = "/.ambassador/oauth2/b/redirection-endpoint"
+		logout = "People log out at /.ambassador/oauth2/b/logout"
+	)
+	for _, tc := range []struct {
+		name, text string
+		paths      map[string]string // by filter
+		register   string            // for b; empty: nothing
+	}{
+		{"one", login("b", "") + rules("b"), map[string]string{"b": known}, ""},
+		{"the first read keeps it", login("b", "") + login("a", "") + rules("a", "b"), map[string]string{"b": known, "a": "/.ambassador/oauth2/a/redirection-endpoint"}, ""},
+		{"one that no route uses has none", login("a", "") + login("b", "") + rules("b"), map[string]string{"b": known}, ""},
+		{"at every host", login("a", "") + login("b", "") + rules("a", "b"), map[string]string{"a": known, "b": ofB}, ofB + " of every host"},
+		{
+			"at other origins", login("a", `, protectedOrigins: [{origin: "https://a.test"}]`) + login("b", `, protectedOrigins: [{origin: "https://b.test"}, {origin: "https://c.test"}]`) + rules("a", "b"),
+			map[string]string{"a": known, "b": ofB}, "register https://b.test" + ofB + ", https://c.test" + ofB + " at",
+		},
+		{
+			"with one login for several", login("a", "") + login("b", `, protectedOrigins: [{origin: "https://b.example.com"}, {origin: "https://example.com"}]`) + rules("a", "b"),
+			map[string]string{"a": known, "b": ofB}, "register https://b.example.com" + ofB + " at",
+		},
+	} {
+		res := imported(t, mapping+tc.text)
+		cfg, err := config.Parse("c", res.Config, func(string) (string, bool) { return "", false })
+		if err != nil && !strings.Contains(err.Error(), "no such file") {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		got := map[string]string{}
+		for name, c := range cfg.Authenticators {
+			if c.OIDC != nil {
+				got[name] = c.OIDC.RedirectPath
+			}
+		}
+		if !maps.Equal(got, tc.paths) {
+			t.Errorf("%s: the paths are %v, want %v", tc.name, got, tc.paths)
+		}
+		if tc.register != "" && (!said(res, "", tc.register) || !said(res, "", logout)) || tc.register == "" && said(res, "", logout) {
+			t.Errorf("%s: want %q said: %v", tc.name, tc.register, res.Differences)
 		}
 	}
 }
