@@ -95,7 +95,9 @@ func Import(files []File, opts Options) (*Result, error) {
 	for _, f := range files {
 		all = append(all, read(f, r)...)
 	}
-	in := sort(mine(all, opts.ID), opts, r)
+	all = mine(all, opts.ID)
+	once(all, r)
+	in := sort(all, opts, r)
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, err
 	}
@@ -112,6 +114,21 @@ func Import(files []File, opts Options) (*Result, error) {
 	})
 	res.Differences = slices.Compact(r.differences)
 	return res, nil
+}
+
+// once refuses resources of one kind, namespace and name, of which Kubernetes has only one:
+// nobody knows which of them is meant.
+func once(all []*resource, r *report) {
+	seen := map[string]*resource{}
+	for _, res := range all {
+		first, twice := seen[res.title()]
+		if !twice {
+			seen[res.title()] = res
+			continue
+		}
+		r.errs = append(r.errs, fmt.Errorf("%s", Difference{res.file, res.line, res.title(), "",
+			fmt.Sprintf("stands twice, before at %s:%d: leave out the one that is not in force", first.file, first.line)}))
+	}
 }
 
 // kinds are the keys of an authenticator in this build.

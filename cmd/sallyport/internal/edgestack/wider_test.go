@@ -283,3 +283,44 @@ func TestSeveralLogins(t *testing.T) {
 		}
 	}
 }
+
+// TestResourcesThatStandTwice: Kubernetes has one of each kind, namespace and name. Which
+// of two is meant nobody knows, and the last may be the one that lets more through.
+func TestResourcesThatStandTwice(t *testing.T) {
+	of := func(kind, meta, spec string) string {
+		return head + "kind: " + kind + "\nmetadata: {" + meta + "}\nspec: {" + spec + "}\n"
+	}
+	two := func(kind, spec string) string { return of(kind, "name: x", spec) + of(kind, "name: x", spec) }
+	const secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: x}\nstringData: {}\n"
+	for name, tc := range map[string]struct {
+		files []string
+		want  []string // in the error; none: no error
+	}{
+		"filters":          {[]string{two("Filter", "JWT: {issuer: a}")}, []string{"f0.yaml:7: Filter default/x: stands twice, before at f0.yaml:2"}},
+		"policies":         {[]string{two("FilterPolicy", "rules: []")}, []string{"FilterPolicy default/x: stands twice"}},
+		"limits":           {[]string{two("RateLimit", "domain: a")}, []string{"RateLimit default/x: stands twice"}},
+		"contexts":         {[]string{two("TLSContext", "hosts: [a]")}, []string{"TLSContext default/x: stands twice"}},
+		"mappings":         {[]string{two("Mapping", "prefix: /, service: s")}, []string{"Mapping default/x: stands twice"}},
+		"secrets":          {[]string{secret + secret}, []string{"Secret default/x: stands twice"}},
+		"in two files":     {[]string{of("Filter", "name: x", "JWT: {}"), of("Filter", "name: x, namespace: default", "JWT: {}")}, []string{"f1.yaml:2: Filter default/x: stands twice, before at f0.yaml:2"}},
+		"in two groups":    {[]string{of("Filter", "name: x", "JWT: {}"), strings.Replace(of("Filter", "name: x", "jwt: {}"), "getambassador.io/v3alpha1", "gateway.getambassador.io/v1alpha1", 1)}, []string{"f1.yaml:2: Filter default/x: stands twice"}},
+		"three times":      {[]string{two("Filter", "JWT: {}"), of("Filter", "name: x", "JWT: {}")}, []string{"f0.yaml:7: ", "f1.yaml:2: "}},
+		"other namespaces": {[]string{of("Filter", "name: x", "JWT: {}") + of("Filter", "name: x, namespace: y", "JWT: {}")}, nil},
+		"other kinds":      {[]string{of("Filter", "name: x", "JWT: {}") + of("FilterPolicy", "name: x", "rules: []")}, nil},
+		"other gateways":   {[]string{of("Filter", "name: x", "JWT: {}") + of("Filter", "name: x", "ambassador_id: [other], JWT: {}")}, nil},
+	} {
+		var files []edgestack.File
+		for i, text := range tc.files {
+			files = append(files, edgestack.File{Name: fmt.Sprintf("f%d.yaml", i), Data: []byte(text)})
+		}
+		res, err := edgestack.Import(files, edgestack.Options{})
+		if (res == nil) != (tc.want != nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range tc.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+	}
+}
