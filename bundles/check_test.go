@@ -55,11 +55,11 @@ func TestCheck(t *testing.T) {
 		},
 		"written obligations": {
 			[]string{"a.rego", "package gateway\n\ndecision := {\n\t\"allow\": true,\n\t\"rate_limit\": {\"key\": \"a\", \"rate\": \"1/s\"},\n\t\"upstream\": {\"token_exchange\": {\"audience\": \"b\"}},\n}\n"},
-			[]string{"a.rego:5:2: rate_limit is not supported by this build", "a.rego:6:15: upstream.token_exchange: no route that asks this rule has a token_exchange to carry it out with"},
+			[]string{"a.rego:6:15: upstream.token_exchange: no route that asks this rule has a token_exchange to carry it out with"},
 		},
 		"obligations by a function": {
-			[]string{"a.rego", "package gateway\n\ndecision := limited(\"a\")\n\nlimited(key) := {\"allow\": true, \"rate_limit\": {\"key\": key}}\n"},
-			[]string{"a.rego:5:33: rate_limit is not supported by this build"},
+			[]string{"a.rego", "package gateway\n\ndecision := limited(\"a\")\n\nlimited(key) := {\"allow\": true, \"upstream\": {\"token_exchange\": {\"audience\": key}}}\n"},
+			[]string{"a.rego:5:46: upstream.token_exchange: no route"},
 		},
 		"not a decision": {
 			[]string{"a.rego", "package gateway\n\ndecision := {\"allowed\": true}\n"},

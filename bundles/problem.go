@@ -72,10 +72,7 @@ func flatten(err error) []*Problem {
 	case *ast.Error:
 		return []*Problem{fromOPA(e)}
 	case *engine.UnsupportedObligationError:
-		if e.Key == "upstream.token_exchange" {
-			return []*Problem{at(e.Location, "%s: no route that asks this rule has a token_exchange to carry it out with", e.Key)}
-		}
-		return []*Problem{at(e.Location, "%s is not supported by this build", e.Key)}
+		return []*Problem{at(e.Location, "%s: no route that asks this rule has a token_exchange to carry it out with", e.Key)}
 	case *engine.ForbiddenBuiltinError:
 		return []*Problem{at(e.Location, "built-in function %s is not allowed", e.Name)}
 	}

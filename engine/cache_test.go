@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -297,7 +298,7 @@ func TestWhatIsNeverKept(t *testing.T) {
 		"undefined":          `decision := true if input.request.path == ""`,
 		"wrong type":         `decision := "yes" if input.request.path`,
 		"unknown member":     `decision := {"allow": true, "alow": input.request.path}`,
-		"unsupported":        `decision := {"allow": true, "rate_limit": {"key": input.request.path, "rate": "1/s"}}`,
+		"bad obligation":     `decision := {"allow": true, "rate_limit": {"key": input.request.path, "rate": "1/y"}}`,
 		"conflict":           "decision := true if input.request.path\n\ndecision := false if input.request.method",
 		"failing built-in":   "default decision := false\n\ndecision := true if to_number(input.request.path) == 1",
 		"panicking built-in": `decision := true if test.panic(input.request.path)`,
@@ -308,6 +309,18 @@ func TestWhatIsNeverKept(t *testing.T) {
 		if d := decide(t, e, order()); d.Cached {
 			t.Errorf("%s: %+v is cached", name, d)
 		}
+	}
+}
+
+// What this gateway cannot carry out is asked anew: another one may.
+func TestUnsupportedIsNeverKept(t *testing.T) {
+	e := cached(t, newClock(), func(_ *engine.Config, deps *engine.Deps) {
+		deps.Supported = func(*authz.Decision) error { return errors.New("not here") }
+	})
+	activate(t, e, revision(t, "one", `{}`, policyText(`decision := {"allow": true, "reason": input.request.path}`)))
+	decide(t, e, order())
+	if d := decide(t, e, order()); d.Cached || d.Fault == nil {
+		t.Errorf("%+v is cached", d)
 	}
 }
 

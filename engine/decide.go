@@ -85,17 +85,11 @@ func (e *Engine) decide(ctx context.Context, ev *evaluation) (*authz.Decision, e
 }
 
 func (e *Engine) unsupported(d *authz.Decision) *authz.Fault {
+	if e.deps.Supported == nil {
+		return nil
+	}
 	if err := e.deps.Supported(d); err != nil {
 		return &authz.Fault{Kind: authz.FaultUnsupported, Detail: err.Error()}
-	}
-	return nil
-}
-
-// implemented refuses the obligations whose machinery the gateway does not have.
-func implemented(d *authz.Decision) error {
-	switch {
-	case d.RateLimit != nil:
-		return errors.New("rate_limit is not available")
 	}
 	return nil
 }

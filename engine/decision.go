@@ -76,6 +76,9 @@ func (p *decisionParser) obligation(d *authz.Decision, key string, v ast.Value) 
 	case "rate_limit":
 		d.RateLimit = &authz.RateLimit{}
 		p.members(key, v, func(k string, v ast.Value) bool { return p.rateLimit(d.RateLimit, k, v) })
+		if _, err := d.RateLimit.Bucket(); err != nil {
+			p.fail(authz.FaultType, err.Error())
+		}
 	default:
 		return false
 	}
@@ -152,7 +155,9 @@ func (p *decisionParser) rateLimit(r *authz.RateLimit, key string, v ast.Value) 
 	case "rate":
 		r.Rate = p.text(path, v)
 	case "burst":
-		r.Burst = p.integer(path, v)
+		if r.Burst = p.integer(path, v); r.Burst < 1 {
+			p.refuse(path, "must be 1 or more")
+		}
 	default:
 		return false
 	}

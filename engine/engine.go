@@ -33,9 +33,8 @@ type Deps struct {
 	Metrics *meter.Registry
 	Now     func() time.Time
 	// Supported returns an error for a decision with an obligation that this
-	// gateway cannot carry out; such a decision is a policy fault. Nil refuses
-	// what has no machinery yet: rate_limit, and a challenge to log in again. Who
-	// carries decisions out refuses what its own configuration lacks.
+	// gateway cannot carry out; such a decision is a policy fault. Nil: there is
+	// none. Who carries decisions out refuses what its own configuration lacks.
 	Supported func(*authz.Decision) error
 	// Runtime is what opa.runtime() returns, where that is allowed.
 	Runtime *ast.Term
@@ -78,9 +77,6 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
-	}
-	if deps.Supported == nil {
-		deps.Supported = implemented
 	}
 	e := &Engine{
 		cfg: cfg, deps: deps, metrics: newInstruments(deps.Metrics),

@@ -24,7 +24,8 @@ func TestFaults(t *testing.T) {
 		{"unknown key", `decision := {"allow": true, "statuss": 200}`, authz.FaultUnknownKey, `"statuss"`},
 		{"wrong type", `decision := {"allow": "true"}`, authz.FaultType, "allow is string, want boolean"},
 		{"conflict", "decision := true if input.request.method == \"GET\"\n\ndecision := false if input.request.path != \"\"", authz.FaultEval, "conflict"},
-		{"rate limit", `decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/s", "burst": 1}}`, authz.FaultUnsupported, "rate_limit"},
+		{"rate limit of no unit", `decision := {"allow": true, "rate_limit": {"key": "k", "rate": "1/y", "burst": 1}}`, authz.FaultType, "rate_limit.rate"},
+		{"rate limit of nobody", `decision := {"allow": true, "rate_limit": {"key": input.identity.claims.tenant_of_nobody, "rate": "1/s"}}`, authz.FaultUndefined, "no value"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := decide(t, active(t, `{}`, "package gateway\n\n"+tc.policy), order())

@@ -57,7 +57,7 @@ func CheckObligations(c *ast.Compiler, exchange bool, entrypoints ...string) err
 }
 
 // unsupportedIn finds members of object literals, and rules that define such a
-// member themselves, as decision.rate_limit := {...}.
+// member themselves, as upstream.token_exchange := {...}.
 func unsupportedIn(rule *ast.Rule) (found []*UnsupportedObligationError) {
 	for _, term := range rule.Head.Ref() {
 		if key, ok := unsupportedKey(term); ok {
@@ -82,11 +82,8 @@ func unsupportedIn(rule *ast.Rule) (found []*UnsupportedObligationError) {
 const tokenExchange = "upstream.token_exchange"
 
 func unsupportedKey(term *ast.Term) (string, bool) {
-	switch s, _ := term.Value.(ast.String); s {
-	case "token_exchange":
+	if s, _ := term.Value.(ast.String); s == "token_exchange" {
 		return tokenExchange, true
-	case "rate_limit":
-		return "rate_limit", true
 	}
 	return "", false
 }

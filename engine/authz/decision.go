@@ -80,11 +80,12 @@ type Challenge struct {
 	MaxAge    int // seconds; negative: not asked
 }
 
-// RateLimit names the bucket that the request is counted in.
+// RateLimit names the bucket that an allowed request takes a token from. Requests
+// with the same key, rate and burst share it, whatever their routes.
 type RateLimit struct {
-	Key   string
-	Rate  string // "100/m"
-	Burst int
+	Key   string // 1 to MaxRateLimitKey bytes
+	Rate  string // tokens that are earned in a unit of time, s, m, h or d: "100/m"
+	Burst int    // tokens that the bucket holds; 0: as many as Rate earns in its unit
 }
 
 // FaultKind classifies a policy fault, for metrics.
@@ -118,6 +119,7 @@ const (
 	OutcomeDenied          Outcome = "denied"
 	OutcomeFault           Outcome = "fault"           // policy fault
 	OutcomeUnauthenticated Outcome = "unauthenticated" // no or bad credential
+	OutcomeLimited         Outcome = "limited"         // allowed, and over the rate_limit of the policy
 	OutcomeUnavailable     Outcome = "unavailable"     // no policy, or a dependency is gone
 	OutcomeRefused         Outcome = "refused"         // malformed, ambiguous, too large, no route
 	OutcomeAnswered        Outcome = "answered"        // by the gateway itself: a login, a logout, a key set
