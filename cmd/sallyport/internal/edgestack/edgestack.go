@@ -186,13 +186,15 @@ type inputs struct {
 	rules    []*rule
 	mappings []*mapping
 	contexts map[string]*tlsContext // by namespace/name
+	limits   []*limit
+	defaults map[string][]label // of every request, by domain
 
 	certified []*rule // hosts whose clients must show a certificate that nobody asks for
 }
 
 // sort reads each resource by its kind.
 func sort(all []*resource, opts Options, r *report) inputs {
-	in := inputs{filters: map[string]*filter{}, contexts: map[string]*tlsContext{}}
+	in := inputs{filters: map[string]*filter{}, contexts: map[string]*tlsContext{}, defaults: map[string][]label{}}
 	names := namesOf(all)
 	policies := 0
 	secrets := secretsOf(all)
@@ -216,9 +218,12 @@ func sort(all []*resource, opts Options, r *report) inputs {
 		case "TLSContext":
 			in.contexts[res.key()] = readTLSContext(res)
 		case "RateLimit":
-			readRateLimit(res)
+			in.limits = append(in.limits, readRateLimit(res)...)
 		case "Secret":
 		default:
+			if res.kind == "Module" {
+				maps.Copy(in.defaults, readDefaults(res.spec))
+			}
 			r.differences = append(r.differences, Difference{res.file, res.line, res.title(), "", "is not carried over: " + advice(res.kind)})
 		}
 	}
@@ -235,9 +240,9 @@ func advice(kind string) string {
 	case "Host", "Listener":
 		return "say the address and the certificates in listeners"
 	case "RateLimitService":
-		return "there is no rate limit service; keep the limits in front of the gateway"
+		return "the gateway counts by itself; the limits of another service belong into the policy (rate_limit)"
 	case "Module":
-		return "it changes all of Edge Stack; go through its keys"
+		return "it changes all of Edge Stack; go through its keys. Only config.default_labels count"
 	case "":
 		return "it has no kind"
 	}
