@@ -38,6 +38,8 @@ type Parts struct {
 	// Outbound returns what gets the upstream's credentials for a route; nil, also
 	// for one route: none.
 	Outbound func(route.Config) (judge.Outbound, error)
+	// Limiter takes the tokens of policies' rate limits; nil: requests with one are denied.
+	Limiter judge.Limiter
 	// TLSOptions tell which TLS settings belong to which host, by listener; nil or none
 	// for a listener: all hosts have the same.
 	TLSOptions map[string]*certs.Names
@@ -107,8 +109,8 @@ func Build(cfg Config, parts Parts) (*Snapshot, error) {
 	s.judge = judge.New(judge.Config{
 		Routes: table, Chains: chains, Decider: parts.Decider, IdentityHeaders: cfg.IdentityHeaders, Tracer: parts.Tracer,
 		Endpoints: parts.Endpoints, CredentialHeaders: parts.CredentialHeaders, AssertedHeaders: parts.AssertedHeaders, Vouchers: parts.Vouchers, Outbound: outbound,
-		ResourceMetadata: parts.ResourceMetadata,
-		Upstream:         func(name string) bool { return s.upstreams[name] != nil },
+		ResourceMetadata: parts.ResourceMetadata, Limiter: parts.Limiter,
+		Upstream: func(name string) bool { return s.upstreams[name] != nil },
 	})
 	for _, l := range cfg.Listeners {
 		if s.listeners[l.Name], err = newListener(l, parts, table); err != nil {

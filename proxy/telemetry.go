@@ -73,13 +73,14 @@ type cells struct {
 }
 
 const (
-	outcomes        = 7
+	outcomes        = 8
 	classesOfStatus = 6 // 0: no status
 )
 
 var outcomeNames = [outcomes]authz.Outcome{
 	authz.OutcomeAllowed, authz.OutcomeDenied, authz.OutcomeFault,
 	authz.OutcomeUnauthenticated, authz.OutcomeUnavailable, authz.OutcomeRefused, authz.OutcomeAnswered,
+	authz.OutcomeLimited,
 }
 
 func newStats(listener string, table *route.Table) stats {

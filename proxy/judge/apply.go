@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/problem"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
@@ -120,8 +121,8 @@ func (j *Judge) unsupported(r *route.Route, d *authz.Decision) *authz.Fault {
 	switch {
 	case d.Upstream.TokenExchange != nil && !j.exchanges(r):
 		return faultf("upstream.token_exchange: route %s has no token_exchange", r.Config.Name)
-	case d.RateLimit != nil:
-		return faultf("rate_limit is not supported")
+	case d.RateLimit != nil && j.cfg.Limiter == nil:
+		return faultf("rate_limit: nothing here counts requests")
 	}
 	return nil
 }
@@ -249,12 +250,18 @@ func answerError(err error, requestID, decisionID string) *Answer {
 	return ans
 }
 
-// limit tells the client when to come back (RFC 9110 section 10.2.3), and what
-// the limit is (draft-ietf-httpapi-ratelimit-headers).
-func (a *Answer) limit(l *authn.TooManyError) {
-	policy, wait := `"`+string(l.Of)+`"`, strconv.Itoa(problem.WholeSeconds(l.RetryAfter))
-	a.set("ratelimit-policy", policy+";q="+strconv.Itoa(l.Quota)+";w="+strconv.Itoa(problem.WholeSeconds(l.Window)))
-	a.set("ratelimit", policy+";r=0;t="+wait)
+// limit tells the client what the limit is that it ran into.
+func (a *Answer) limit(err error) {
+	var fields []authz.Header
+	if l := (*authn.TooManyError)(nil); errors.As(err, &l) {
+		fields = limitFields(string(l.Of), ratelimit.Left{Quota: l.Quota, Window: int64(problem.WholeSeconds(l.Window)), Next: l.RetryAfter})
+	}
+	if l := (*ratelimit.LimitedError)(nil); errors.As(err, &l) {
+		fields = limitFields(requests, l.Left)
+	}
+	for _, h := range fields {
+		a.set(h.Name, h.Value)
+	}
 }
 
 func (a *Answer) problem(p problem.Problem, requestID, decisionID string) {

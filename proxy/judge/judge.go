@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/problem"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
@@ -61,6 +62,8 @@ type Config struct {
 	// Outbound gets what the upstream of a route is shown of the identity, by the
 	// route's index; nil, also for a single route: nothing.
 	Outbound []Outbound
+	// Limiter takes the tokens of the policy's rate limits; nil: what has one is denied.
+	Limiter Limiter
 	// ResourceMetadata returns the URL of the metadata of the protected resource that
 	// a request to host and path belongs to, empty without one; nil: there is none.
 	ResourceMetadata func(host, path string) string
@@ -91,6 +94,12 @@ type Outbound interface {
 // Exchanger is an Outbound that can carry out a policy's upstream.token_exchange.
 type Exchanger interface {
 	Exchanges() bool
+}
+
+// Limiter takes the tokens of rate limits. The error of a request that does not pass is
+// a *ratelimit.LimitedError or ratelimit.ErrFull.
+type Limiter interface {
+	Take(key string, b authz.Bucket, now time.Time) (ratelimit.Left, error)
 }
 
 // Owner is an Outbound with header names of its own, in lower case: what clients
@@ -260,6 +269,9 @@ func (j *Judge) judge(ctx context.Context, a *Arrival, c *judged, trusted bool) 
 	}
 	j.forward(c, a, trusted)
 	j.carryOut(v, &c.forward)
+	if err := j.limit(c); err != nil {
+		return err
+	}
 	j.stepUp(ctx, c)
 	return j.outbound(ctx, c)
 }
@@ -382,15 +394,15 @@ func (j *Judge) refuse(v *Verdict, err error) {
 	if m := (*methodError)(nil); errors.As(err, &m) {
 		v.Answer.set("allow", m.allowed)
 	}
-	if l := (*authn.TooManyError)(nil); errors.As(err, &l) {
-		v.Answer.limit(l)
-	}
+	v.Answer.limit(err)
 }
 
 func outcomeOf(err error) authz.Outcome {
 	switch status := problem.Of(err).Status; {
 	case status == http.StatusUnauthorized:
 		return authz.OutcomeUnauthenticated
+	case errors.Is(err, ratelimit.ErrLimited):
+		return authz.OutcomeLimited
 	case errors.Is(err, authz.ErrDecisionTimeout):
 		return authz.OutcomeFault
 	case status >= 500 && status != http.StatusHTTPVersionNotSupported:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 )
 
 // The classes that the edge itself refuses or fails with.
@@ -81,6 +82,8 @@ var classes = []struct {
 	{authn.ErrInsufficientScope, Problem{http.StatusForbidden, "A scope is missing.", 0}},
 	{authn.ErrUnavailable, Problem{http.StatusServiceUnavailable, "The credential cannot be verified now.", 5}},
 	{authn.ErrTooMany, Problem{http.StatusTooManyRequests, "Too many credentials were sent.", 1}},
+	{ratelimit.ErrLimited, Problem{http.StatusTooManyRequests, "Too many requests.", 1}},
+	{ratelimit.ErrFull, Problem{http.StatusServiceUnavailable, "The request cannot be counted now.", 1}},
 	{authn.ErrInvalid, Problem{http.StatusUnauthorized, "The credential is not valid.", 0}},
 	{authn.ErrNoCredential, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
 	{authn.ErrNotMine, Problem{http.StatusUnauthorized, "A credential is needed.", 0}},
@@ -106,8 +109,8 @@ func Of(err error) Problem {
 			continue
 		}
 		p := classes[i].Problem
-		if l := (*authn.TooManyError)(nil); p.Status == http.StatusTooManyRequests && errors.As(err, &l) {
-			p.tooMany(l)
+		if p.Status == http.StatusTooManyRequests {
+			p.tooMany(err)
 		}
 		return p
 	}
@@ -115,19 +118,34 @@ func Of(err error) Problem {
 }
 
 // tooMany says what there was too much of and when to come back.
-func (p *Problem) tooMany(l *authn.TooManyError) {
-	switch l.Of {
+func (p *Problem) tooMany(err error) {
+	var credentials *authn.TooManyError
+	var requests *ratelimit.LimitedError
+	switch {
+	case errors.As(err, &credentials):
+		p.tooManyCredentials(credentials.Of)
+		p.RetryAfter = WholeSeconds(credentials.RetryAfter)
+		p.Detail += " The next is looked at in "
+	case errors.As(err, &requests):
+		p.RetryAfter = WholeSeconds(requests.Next)
+		p.Detail += " The next passes in "
+	default:
+		return
+	}
+	p.Detail += strconv.Itoa(p.RetryAfter) + " second"
+	if p.RetryAfter > 1 {
+		p.Detail += "s"
+	}
+	p.Detail += "."
+}
+
+func (p *Problem) tooManyCredentials(of authn.Limited) {
+	switch of {
 	case authn.BadCredentials:
 		p.Detail = "Too many credentials from this client were not valid."
 	case authn.Proofs:
 		p.Detail = "Too many DPoP proofs were made with this key."
 	}
-	p.RetryAfter = WholeSeconds(l.RetryAfter)
-	p.Detail += " The next is looked at in " + strconv.Itoa(p.RetryAfter) + " second"
-	if p.RetryAfter > 1 {
-		p.Detail += "s"
-	}
-	p.Detail += "."
 }
 
 // WholeSeconds rounds up, to one at least: nobody is told to come back at once.

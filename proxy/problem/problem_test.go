@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 )
 
 func TestEverySentinelHasItsStatus(t *testing.T) {
@@ -39,6 +40,8 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{authn.ErrUnavailable, 503, true},
 		{authn.ErrInsufficientScope, 403, false},
 		{authn.ErrTooMany, 429, true},
+		{ratelimit.ErrLimited, 429, true},
+		{ratelimit.ErrFull, 503, true},
 		{authz.ErrNoPolicy, 503, true},
 		{authz.ErrDecisionTimeout, 403, false},
 		{authz.ErrBodyTooLarge, 413, false},
@@ -73,9 +76,14 @@ func TestTooMany(t *testing.T) {
 			fmt.Errorf("secret detail: %w", &authn.TooManyError{Of: authn.Proofs, RetryAfter: 40001 * time.Millisecond}),
 			Problem{429, "Too many DPoP proofs were made with this key. The next is looked at in 41 seconds.", 41},
 		},
-		"anything":            {&authn.TooManyError{RetryAfter: time.Minute}, Problem{429, "Too many credentials were sent. The next is looked at in 60 seconds.", 60}},
-		"nobody knows when":   {&authn.TooManyError{Of: authn.Proofs}, Problem{429, "Too many DPoP proofs were made with this key. The next is looked at in 1 second.", 1}},
-		"the sentinel itself": {fmt.Errorf("secret detail: %w", authn.ErrTooMany), Problem{429, "Too many credentials were sent.", 1}},
+		"anything":          {&authn.TooManyError{RetryAfter: time.Minute}, Problem{429, "Too many credentials were sent. The next is looked at in 60 seconds.", 60}},
+		"nobody knows when": {&authn.TooManyError{Of: authn.Proofs}, Problem{429, "Too many DPoP proofs were made with this key. The next is looked at in 1 second.", 1}},
+		"requests": {
+			fmt.Errorf("secret detail: %w", &ratelimit.LimitedError{Left: ratelimit.Left{Next: 1001 * time.Millisecond}}),
+			Problem{429, "Too many requests. The next passes in 2 seconds.", 2},
+		},
+		"requests, the sentinel itself": {fmt.Errorf("secret detail: %w", ratelimit.ErrLimited), Problem{429, "Too many requests.", 1}},
+		"the sentinel itself":           {fmt.Errorf("secret detail: %w", authn.ErrTooMany), Problem{429, "Too many credentials were sent.", 1}},
 	} {
 		if got := Of(tc.err); got != tc.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)

@@ -38,6 +38,8 @@ type Options struct {
 	Stdout     io.Writer // decision log
 	Stderr     io.Writer // operator's log
 
+	probing bool // nobody sent what is judged: nothing is taken for it
+
 	meter func(metric.Meter) metric.Meter // a test looks at what is registered; nil: nobody
 }
 

@@ -34,6 +34,7 @@ type Explained struct {
 // Explain judges a probe as a running gateway would, on the way that requests go,
 // and asks the policy for its reasons. It opens no port.
 func Explain(ctx context.Context, opts Options, p Probe) (*Explained, error) {
+	opts.probing = true
 	a, err := New(ctx, opts)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/authn/resource"
+	"github.com/sallyport/sallyport/proxy/judge"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 )
 
 // generation is all that one configuration is made of. Parts whose configuration
@@ -23,6 +25,7 @@ type generation struct {
 	authenticators map[string]*authenticator
 	front          *proxy.Snapshot
 	outgoing       *outgoing
+	limits         *ratelimit.Limiter
 	sockets        map[string]*socket // empty until opened
 }
 
@@ -55,6 +58,7 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 	} else if err := g.policy.load(ctx); err != nil {
 		return nil, exit.With(exit.Policy, err)
 	}
+	g.limits = a.buildLimits(cfg, old)
 	resources, err := resource.New(cfg.ProtectedResources)
 	if err != nil {
 		return nil, exit.With(exit.Config, cfg.At("protected_resources", err))
@@ -69,12 +73,29 @@ func (a *App) build(ctx context.Context, cfg *config.Config, old *generation) (*
 		AssertedHeaders:  assertedHeaders(g.authenticators),
 		Vouchers:         vouchers(g.authenticators),
 		ResourceMetadata: resources.Metadata,
+		Limiter:          a.limiter(g.limits),
 		TLSOptions:       tlsOptions(cfg),
 		Gateway:          authz.Gateway{Name: a.name(cfg), Version: version.String(), Labels: cfg.Gateway.Labels},
 		PolicyBodyBytes:  int64(cfg.Policy.MaxBodyBytes),
 		Tracer:           a.tracer(),
 	})
 	return g, exit.With(exit.Config, err)
+}
+
+// buildLimits makes a limiter that goes on with what the one before has counted.
+func (a *App) buildLimits(cfg *config.Config, old *generation) *ratelimit.Limiter {
+	l := ratelimit.New(cfg.RateLimits, a.telemetry.Metrics)
+	if old != nil {
+		l.Inherit(old.limits)
+	}
+	return l
+}
+
+func (a *App) limiter(l *ratelimit.Limiter) judge.Limiter {
+	if a.opts.probing {
+		return ratelimit.Free{}
+	}
+	return l
 }
 
 // tracer returns nil when spans go nowhere, so that none are made.

@@ -36,6 +36,7 @@ import (
 	"github.com/sallyport/sallyport/proxy/certs"
 	"github.com/sallyport/sallyport/proxy/grant"
 	"github.com/sallyport/sallyport/proxy/identitytoken"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 	"github.com/sallyport/sallyport/proxy/route"
 	"github.com/sallyport/sallyport/proxy/upstream"
 )
@@ -69,6 +70,8 @@ type Config struct {
 	TokenExchanges map[string]grant.ExchangeConfig `yaml:"token_exchanges"`
 	// ClientCredentials are tokens of the gateway's own for upstreams (RFC 6749 section 4.4), by name; routes name the one that counts for them.
 	ClientCredentials map[string]grant.CredentialsConfig `yaml:"client_credentials"`
+	// RateLimits bound what policies that answer with rate_limit make the gateway remember.
+	RateLimits ratelimit.Config `yaml:"rate_limits"`
 	// IdentityHeaders are further header names that only the gateway or a policy
 	// sets: what clients send under them is dropped.
 	IdentityHeaders []string `yaml:"identity_headers"`
@@ -131,6 +134,7 @@ func Default() Config {
 	return Config{
 		Admin:       admin.Default(),
 		Policy:      Policy{Engine: engine.Default(), Dialect: "sallyport", MaxBodyBytes: 1 << 20},
+		RateLimits:  ratelimit.Default(),
 		DecisionLog: decisionlog.Default(),
 		Telemetry:   telemetry.Default(),
 		Shutdown:    Shutdown{Timeout: 30 * time.Second},
@@ -218,6 +222,7 @@ func (c *Config) Validate() error {
 		c.validateAuthenticators(),
 		setting.Under("protected_resources", resource.Validate(c.ProtectedResources)),
 		c.validateOutbound(),
+		setting.Under("rate_limits", c.RateLimits.Validate()),
 		setting.Under("policy", c.Policy.Engine.Validate()),
 		setting.Under("policy", c.Policy.Sources.Validate()),
 		setting.Under("decision_log", c.DecisionLog.Validate()),
