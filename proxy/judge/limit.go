@@ -19,20 +19,27 @@ func (j *Judge) limit(c *judged) error {
 	if c.Forward == nil || c.Decision.RateLimit == nil {
 		return nil
 	}
-	r := c.Decision.RateLimit
-	b, err := r.Bucket()
-	if err != nil {
+	b, fault := bucketOf(c.Decision.RateLimit)
+	if fault != nil {
 		c.Forward = nil
-		j.fault(&c.Verdict, &authz.Fault{Kind: authz.FaultType, Detail: err.Error()})
+		j.fault(&c.Verdict, fault)
 		return nil
 	}
-	left, err := j.cfg.Limiter.Take(r.Key, b, j.cfg.Now())
+	left, err := j.cfg.Limiter.Take(c.Decision.RateLimit.Key, b, j.cfg.Now())
 	if err != nil {
 		c.Forward = nil
 		return err
 	}
 	c.who.Response = append(c.who.Response, limitFields(requests, left)...)
 	return nil
+}
+
+func bucketOf(r *authz.RateLimit) (authz.Bucket, *authz.Fault) {
+	b, err := r.Bucket()
+	if err != nil {
+		return b, &authz.Fault{Kind: authz.FaultType, Detail: err.Error()}
+	}
+	return b, nil
 }
 
 // limitFields tell a client what a limit is and what it has left
