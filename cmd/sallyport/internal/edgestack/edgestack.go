@@ -126,8 +126,10 @@ func once(all []*resource, r *report) {
 			seen[res.title()] = res
 			continue
 		}
-		r.errs = append(r.errs, fmt.Errorf("%s", Difference{res.file, res.line, res.title(), "",
-			fmt.Sprintf("stands twice, before at %s:%d: leave out the one that is not in force", first.file, first.line)}))
+		r.errs = append(r.errs, fmt.Errorf("%s", Difference{
+			res.file, res.line, res.title(), "",
+			fmt.Sprintf("stands twice, before at %s:%d: leave out the one that is not in force", first.file, first.line),
+		}))
 	}
 }
 

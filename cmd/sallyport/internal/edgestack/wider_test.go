@@ -257,11 +257,13 @@ func TestSeveralLogins(t *testing.T) {
 		{"at every host", login("a", "") + login("b", "") + rules("a", "b"), map[string]string{"a": known, "b": ofB}, ofB + " of every host"},
 		{
 			"at other origins", login("a", `, protectedOrigins: [{origin: "https://a.test"}]`) + login("b", `, protectedOrigins: [{origin: "https://b.test"}, {origin: "https://c.test"}]`) + rules("a", "b"),
-			map[string]string{"a": known, "b": ofB}, "register https://b.test" + ofB + ", https://c.test" + ofB + " at",
+			map[string]string{"a": known, "b": ofB},
+			"register https://b.test" + ofB + ", https://c.test" + ofB + " at",
 		},
 		{
 			"with one login for several", login("a", "") + login("b", `, protectedOrigins: [{origin: "https://b.example.com"}, {origin: "https://example.com"}]`) + rules("a", "b"),
-			map[string]string{"a": known, "b": ofB}, "register https://b.example.com" + ofB + " at",
+			map[string]string{"a": known, "b": ofB},
+			"register https://b.example.com" + ofB + " at",
 		},
 	} {
 		res := imported(t, mapping+tc.text)
