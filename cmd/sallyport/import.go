@@ -34,7 +34,7 @@ func importEdgeStackVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edge-stack FILE...",
 		Short: "Make a configuration and a policy of Ambassador Edge Stack's resources",
-		Long: `Reads Filter, FilterPolicy, Mapping and TLSContext resources, and Secrets with API keys, and
+		Long: `Reads Filter, FilterPolicy, Mapping, RateLimit and TLSContext resources, and Secrets with API keys, and
 prints a configuration, followed by its policy as comments; with --dir both are written as files. Every difference
 in meaning is a line on standard error with file, resource and key. What cannot be carried
 over is denied rather than let through. A file named - is standard input.`,

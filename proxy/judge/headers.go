@@ -93,6 +93,23 @@ func Absent(identityNames []string, trusted bool) func(name string) string {
 	}
 }
 
+// Unseen returns what tells why no policy sees a header of some name while no route asks
+// for it, and empty where one may. The names are those of Config.
+func Unseen(identityNames, credentialNames []string) func(name string) string {
+	all := newClasses(identityNames, credentialNames)
+	return func(name string) string {
+		switch all.of(strings.ToLower(name)) {
+		case ordinary:
+			return ""
+		case identity:
+			return "clients cannot send it: only the gateway or the policy sets it"
+		case credential:
+			return "it is a credential"
+		}
+		return "it is between the client, proxies and the gateway"
+	}
+}
+
 // everyday reports whether clients send a header for reasons of their own, so that
 // it cannot be taken from requests that go elsewhere.
 func everyday(name string) bool {

@@ -497,3 +497,20 @@ func headerLines(f *Forward) string {
 	}
 	return b.String()
 }
+
+// TestUnseen: what it says of a name is what becomes of a header with it.
+func TestUnseen(t *testing.T) {
+	identity, credentials := []string{"X-Plan"}, []string{"x-shop-key"}
+	j := &Judge{classes: newClasses(identity, credentials)}
+	unseen := Unseen(identity, credentials)
+	for name, want := range map[string]bool{
+		"x-tenant": true, "accept": true, "user-agent": true,
+		"x-plan": false, "x_plan": false, "x-user": false, "x-shop-key": false, "authorization": false, "cookie": false,
+		"host": false, "connection": false, "forwarded": false, "x-forwarded-for": false, "client-cert": false,
+	} {
+		got, _ := j.visible(&Arrival{Headers: []authz.Header{{Name: name, Value: "a"}}}, nil)
+		if seen := len(got) == 1; seen != want || (unseen(strings.ToUpper(name)) == "") != want {
+			t.Errorf("%s: seen %v, want %v; said %q", name, seen, want, unseen(name))
+		}
+	}
+}

@@ -95,7 +95,9 @@ func Import(files []File, opts Options) (*Result, error) {
 	for _, f := range files {
 		all = append(all, read(f, r)...)
 	}
-	in := sort(mine(all, opts.ID), opts, r)
+	all = mine(all, opts.ID)
+	once(all, r)
+	in := sort(all, opts, r)
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, err
 	}
@@ -112,6 +114,23 @@ func Import(files []File, opts Options) (*Result, error) {
 	})
 	res.Differences = slices.Compact(r.differences)
 	return res, nil
+}
+
+// once refuses resources of one kind, namespace and name, of which Kubernetes has only one:
+// nobody knows which of them is meant.
+func once(all []*resource, r *report) {
+	seen := map[string]*resource{}
+	for _, res := range all {
+		first, twice := seen[res.title()]
+		if !twice {
+			seen[res.title()] = res
+			continue
+		}
+		r.errs = append(r.errs, fmt.Errorf("%s", Difference{
+			res.file, res.line, res.title(), "",
+			fmt.Sprintf("stands twice, before at %s:%d: leave out the one that is not in force", first.file, first.line),
+		}))
+	}
 }
 
 // kinds are the keys of an authenticator in this build.
@@ -165,23 +184,30 @@ func common(all []*resource) string {
 // inputs are the resources by what they are for.
 type inputs struct {
 	filters  map[string]*filter // by namespace/name
+	logins   []*filter          // those at which people log in, in the order in which they were read
 	rules    []*rule
 	mappings []*mapping
 	contexts map[string]*tlsContext // by namespace/name
+	limits   []*limit
+	defaults map[string][]label // of every request, by domain
 
 	certified []*rule // hosts whose clients must show a certificate that nobody asks for
 }
 
 // sort reads each resource by its kind.
 func sort(all []*resource, opts Options, r *report) inputs {
-	in := inputs{filters: map[string]*filter{}, contexts: map[string]*tlsContext{}}
+	in := inputs{filters: map[string]*filter{}, contexts: map[string]*tlsContext{}, defaults: map[string][]label{}}
 	names := namesOf(all)
 	policies := 0
 	secrets := secretsOf(all)
 	for _, res := range all {
 		switch res.kind {
 		case "Filter":
-			in.filters[res.key()] = readFilter(res, names[res], opts, secrets)
+			f := readFilter(res, names[res], opts, secrets)
+			in.filters[res.key()] = f
+			if f.kind == "oidc" {
+				in.logins = append(in.logins, f)
+			}
 		case "FilterPolicy":
 			if policies++; policies > 1 {
 				res.spec.differ("rules", "the rules of several FilterPolicies are in the order in which they were read; Edge Stack has its own order, so that what one of them filters no other one opens")
@@ -194,9 +220,12 @@ func sort(all []*resource, opts Options, r *report) inputs {
 		case "TLSContext":
 			in.contexts[res.key()] = readTLSContext(res)
 		case "RateLimit":
-			readRateLimit(res)
+			in.limits = append(in.limits, readRateLimit(res)...)
 		case "Secret":
 		default:
+			if res.kind == "Module" {
+				maps.Copy(in.defaults, readDefaults(res.spec))
+			}
 			r.differences = append(r.differences, Difference{res.file, res.line, res.title(), "", "is not carried over: " + advice(res.kind)})
 		}
 	}
@@ -213,9 +242,9 @@ func advice(kind string) string {
 	case "Host", "Listener":
 		return "say the address and the certificates in listeners"
 	case "RateLimitService":
-		return "there is no rate limit service; keep the limits in front of the gateway"
+		return "the gateway counts by itself; the limits of another service belong into the policy (rate_limit)"
 	case "Module":
-		return "it changes all of Edge Stack; go through its keys"
+		return "it changes all of Edge Stack; go through its keys. Only config.default_labels count"
 	case "":
 		return "it has no kind"
 	}

@@ -26,6 +26,7 @@ func TestGolden(t *testing.T) {
 	}{
 		"filters":          {"filters.yaml", edgestack.Options{Kinds: kinds}},
 		"filters-unsigned": {"filters.yaml", edgestack.Options{Kinds: kinds, AllowUnsigned: true, Issuers: map[string]string{"jwt": "https://idp.example"}}},
+		"limits":           {"limits.yaml", edgestack.Options{Kinds: kinds}},
 		"machines":         {"machines.yaml", edgestack.Options{Kinds: append([]string{"api_key", "client_credentials", "oidc"}, kinds...)}},
 		"machines-none":    {"machines.yaml", edgestack.Options{Kinds: kinds}},
 		"origins":          {"origins.yaml", edgestack.Options{Kinds: []string{"oidc"}}},
@@ -189,6 +190,14 @@ func TestUnreadable(t *testing.T) {
 		head + "kind: FilterPolicy\nmetadata: {name: a}\nspec: {rules: {a: b}}":                                        "rules: a list belongs here",
 		head + "kind: FilterPolicy\nmetadata: {name: a}\nspec: {rules: [{path: /, filters: [{name: a, onDeny: no}]}]}": "rules[0].filters[0].onDeny: must be break or continue",
 		head + "kind: Mapping\nmetadata: {name: a}\nspec: {prefix: /a/, service: a, timeout_ms: 3s}":                   "timeout_ms: a number of milliseconds",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{pattern: [{a: b}], unit: day}]}":                "f.yaml:4: RateLimit default/a: limits[0].rate: is missing",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{pattern: [{a: b}], rate: 0, unit: day}]}":       "limits[0].rate: a whole number of 1 or more",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{rate: 0.5, unit: day}]}":                        "limits[0].rate: a whole number of 1 or more",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{rate: 1}]}":                                     "limits[0].unit: is missing",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{rate: 1, unit: week}]}":                         "limits[0].unit: must be second, minute, hour or day",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{rate: 1, unit: day, burstFactor: some}]}":       "limits[0].burstFactor: a whole number",
+		head + "kind: RateLimit\nmetadata: {name: a}\nspec: {limits: [{rate: 1, unit: day, action: Enforced}]}":        "limits[0].action: must be Enforce or LogOnly",
+		head + "kind: Mapping\nmetadata: {name: a}\nspec: {prefix: /a/, service: a, labels: {a: [{b: c}]}}":            "labels.a[0].b: a list belongs here",
 		head + "kind: Mapping\nmetadata: {name: a}\nspec: {prefix: /a/, service: a, <<: {timeout_ms: 3}}":              "merge keys are not read",
 	} {
 		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{})

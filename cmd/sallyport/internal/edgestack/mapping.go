@@ -26,6 +26,7 @@ type mapping struct {
 	bypass     bool
 	precedence int
 	prefix     int // length, which Edge Stack orders by
+	groups     []group
 	spec       *section
 }
 
@@ -63,7 +64,7 @@ func readMapping(res *resource, name string) *mapping {
 	s.without("set them in the policy (upstream.set_headers) or by upstream_headers", "add_request_headers")
 	s.without("set them in the policy (upstream.remove_headers, response)", "remove_request_headers", "add_response_headers", "remove_response_headers")
 	s.without("there is one service for a route; what it takes goes to the Mapping that was read first", "weight")
-	s.without("there are no rate limits of this kind", "labels")
+	m.groups = readLabels(s)
 	s.rest()
 	return m
 }

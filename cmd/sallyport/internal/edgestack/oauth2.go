@@ -1,7 +1,9 @@
 package edgestack
 
 import (
+	"path"
 	"slices"
+	"strings"
 )
 
 // redirectPath is where Edge Stack has browsers come back to. Providers know it.
@@ -75,6 +77,37 @@ func (f *filter) login(s *section) {
 	f.origins(s)
 	f.somewhere(s)
 	s.without("requests without a login are told apart by Accept and X-Requested-With", "insteadOfRedirect")
+}
+
+// apart gives each login but the first paths of its own. Edge Stack has one path for all
+// filters; of authenticators one path can have only one, at whatever hosts.
+func apart(logins []*filter) {
+	for i, f := range logins {
+		if i == 0 {
+			continue
+		}
+		dir := path.Join(path.Dir(redirectPath), f.name) // other paths are beside this one
+		own := path.Join(dir, path.Base(redirectPath))
+		f.auth["redirect_path"] = own
+		f.spec.differ("", "logins come back to %s, and no more to %s, which the filter %s keeps: register %s at the provider. People log out at %s",
+			own, redirectPath, logins[0].spec.res.key(), f.redirectURIs(own), path.Join(dir, "logout"))
+	}
+}
+
+// redirectURIs is what the provider has to know, for a person.
+func (f *filter) redirectURIs(redirectPath string) string {
+	if origin, ok := f.auth["redirect_origin"].(string); ok {
+		return origin + redirectPath
+	}
+	origins, _ := f.auth["origins"].([]string)
+	if len(origins) == 0 {
+		return redirectPath + " of every host at which people log in"
+	}
+	out := make([]string, len(origins))
+	for i, origin := range origins {
+		out[i] = origin + redirectPath
+	}
+	return strings.Join(out, ", ")
 }
 
 // machines send the headers that they sent to Edge Stack.

@@ -82,7 +82,7 @@ func (p *protected) entries() []string {
 func (f *filter) share(s *section, all []*protected) {
 	domain := sharedDomain(all)
 	if domain == "" {
-		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between origins of different sites. The provider has to know %s at each of them", redirectPath)
+		s.differ("protectedOrigins", "people log in at each origin by itself: one session is not shared between origins of different sites. The provider has to know the redirect_path at each of them")
 		return
 	}
 	f.auth["redirect_origin"] = all[0].origin

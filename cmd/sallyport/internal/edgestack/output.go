@@ -28,6 +28,9 @@ type output struct {
 	open, filtered []string          // routes
 	closed         map[string]string // routes and why
 	claims         map[string][]string
+
+	limits  []*limit // the strictest first
+	counted []counted
 }
 
 // document is the configuration in the order in which it is written. Its keys are
@@ -92,6 +95,8 @@ func (o *output) build(in inputs) {
 		Policy: policy{Entrypoint: "edge_stack/decision", Paths: []string{PolicyFile}},
 	}
 	o.routes(in)
+	apart(slices.DeleteFunc(in.logins, func(f *filter) bool { return o.config.Authenticators[f.name] == nil }))
+	o.limited(in)
 	for _, m := range in.mappings {
 		if slices.ContainsFunc(o.config.Routes, func(r route) bool { return r.Upstream == m.name }) {
 			o.upstream(m, in.contexts)
@@ -323,8 +328,7 @@ package edge_stack
 default decision := {"allow": false, "reason": "no imported rule is for this route"}
 `)
 	if len(o.filtered) > 0 {
-		fmt.Fprintf(&b, "\ndecision := {\"allow\": true, \"reason\": \"the filters of the route let it through\"} if {\n"+
-			"\tinput.route.name in _filtered\n\tinput.identity.authenticated\n")
+		fmt.Fprintf(&b, "\ndecision := %s if {\n\tinput.route.name in _filtered\n\tinput.identity.authenticated\n", o.allowing("the filters of the route let it through"))
 		if len(o.claims) > 0 {
 			b.WriteString("\tevery claim in object.get(_claims, input.identity.authenticator, []) {\n\t\tclaim in object.keys(input.identity.claims)\n\t}\n")
 		}
@@ -338,7 +342,7 @@ default decision := {"allow": false, "reason": "no imported rule is for this rou
 		b.WriteString("}\n")
 	}
 	if len(o.open) > 0 {
-		fmt.Fprintf(&b, "\ndecision := {\"allow\": true, \"reason\": \"the route has no filter\"} if input.route.name in _open\n\n_open := {%s}\n", quoted(o.open))
+		fmt.Fprintf(&b, "\ndecision := %s if input.route.name in _open\n\n_open := {%s}\n", o.allowing("the route has no filter"), quoted(o.open))
 	}
 	if len(o.closed) > 0 {
 		b.WriteString("\n# Routes whose filters could not be carried over.\ndecision := {\"allow\": false, \"reason\": why} if why := _closed[input.route.name]\n\n_closed := {\n")
@@ -347,7 +351,17 @@ default decision := {"allow": false, "reason": "no imported rule is for this rou
 		}
 		b.WriteString("}\n")
 	}
+	b.WriteString(o.limitRules())
 	return []byte(b.String())
+}
+
+// allowing is a decision that allows, with the limit if there can be one.
+func (o *output) allowing(reason string) string {
+	decision := fmt.Sprintf(`{"allow": true, "reason": %q}`, reason)
+	if len(o.counted) > 0 {
+		return "object.union(" + decision + ", _limit)"
+	}
+	return decision
 }
 
 func quoted(texts []string) string {

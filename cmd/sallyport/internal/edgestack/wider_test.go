@@ -2,6 +2,7 @@ package edgestack_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -223,6 +224,105 @@ func TestListsWithoutEnd(t *testing.T) {
 		res, err := edgestack.Import([]edgestack.File{{Name: "f.yaml", Data: []byte(text)}}, edgestack.Options{})
 		if err == nil || res != nil || !strings.Contains(err.Error(), "no item of a List") {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestSeveralLogins: an authenticator's paths are its own. The provider knows those of the
+// first; whoever reads the differences learns what to register for the others.
+func TestSeveralLogins(t *testing.T) {
+	login := func(name, more string) string {
+		return head + "kind: Filter\nmetadata: {name: " + name + "}\nspec: {OAuth2: {authorizationURL: \"https://idp.example\", clientID: web, secret: x" + more + "}}\n"
+	}
+	rules := func(names ...string) string {
+		out := head + "kind: FilterPolicy\nmetadata: {name: p}\nspec:\n  rules:\n"
+		for _, name := range names {
+			out += "  - {host: \"*\", path: /" + name + "/*, filters: [{name: " + name + "}]}\n"
+		}
+		return out
+	}
+	const (
+		known  = "/.ambassador/oauth2/redirection-endpoint"
+		ofB    = "/.ambassador/oauth2/b/redirection-endpoint"
+		logout = "People log out at /.ambassador/oauth2/b/logout"
+	)
+	for _, tc := range []struct {
+		name, text string
+		paths      map[string]string // by filter
+		register   string            // for b; empty: nothing
+	}{
+		{"one", login("b", "") + rules("b"), map[string]string{"b": known}, ""},
+		{"the first read keeps it", login("b", "") + login("a", "") + rules("a", "b"), map[string]string{"b": known, "a": "/.ambassador/oauth2/a/redirection-endpoint"}, ""},
+		{"one that no route uses has none", login("a", "") + login("b", "") + rules("b"), map[string]string{"b": known}, ""},
+		{"at every host", login("a", "") + login("b", "") + rules("a", "b"), map[string]string{"a": known, "b": ofB}, ofB + " of every host"},
+		{
+			"at other origins", login("a", `, protectedOrigins: [{origin: "https://a.test"}]`) + login("b", `, protectedOrigins: [{origin: "https://b.test"}, {origin: "https://c.test"}]`) + rules("a", "b"),
+			map[string]string{"a": known, "b": ofB},
+			"register https://b.test" + ofB + ", https://c.test" + ofB + " at",
+		},
+		{
+			"with one login for several", login("a", "") + login("b", `, protectedOrigins: [{origin: "https://b.example.com"}, {origin: "https://example.com"}]`) + rules("a", "b"),
+			map[string]string{"a": known, "b": ofB},
+			"register https://b.example.com" + ofB + " at",
+		},
+	} {
+		res := imported(t, mapping+tc.text)
+		cfg, err := config.Parse("c", res.Config, func(string) (string, bool) { return "", false })
+		if err != nil && !strings.Contains(err.Error(), "no such file") {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		got := map[string]string{}
+		for name, c := range cfg.Authenticators {
+			if c.OIDC != nil {
+				got[name] = c.OIDC.RedirectPath
+			}
+		}
+		if !maps.Equal(got, tc.paths) {
+			t.Errorf("%s: the paths are %v, want %v", tc.name, got, tc.paths)
+		}
+		if tc.register != "" && (!said(res, "", tc.register) || !said(res, "", logout)) || tc.register == "" && said(res, "", logout) {
+			t.Errorf("%s: want %q said: %v", tc.name, tc.register, res.Differences)
+		}
+	}
+}
+
+// TestResourcesThatStandTwice: Kubernetes has one of each kind, namespace and name. Which
+// of two is meant nobody knows, and the last may be the one that lets more through.
+func TestResourcesThatStandTwice(t *testing.T) {
+	of := func(kind, meta, spec string) string {
+		return head + "kind: " + kind + "\nmetadata: {" + meta + "}\nspec: {" + spec + "}\n"
+	}
+	two := func(kind, spec string) string { return of(kind, "name: x", spec) + of(kind, "name: x", spec) }
+	const secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: x}\nstringData: {}\n"
+	for name, tc := range map[string]struct {
+		files []string
+		want  []string // in the error; none: no error
+	}{
+		"filters":          {[]string{two("Filter", "JWT: {issuer: a}")}, []string{"f0.yaml:7: Filter default/x: stands twice, before at f0.yaml:2"}},
+		"policies":         {[]string{two("FilterPolicy", "rules: []")}, []string{"FilterPolicy default/x: stands twice"}},
+		"limits":           {[]string{two("RateLimit", "domain: a")}, []string{"RateLimit default/x: stands twice"}},
+		"contexts":         {[]string{two("TLSContext", "hosts: [a]")}, []string{"TLSContext default/x: stands twice"}},
+		"mappings":         {[]string{two("Mapping", "prefix: /, service: s")}, []string{"Mapping default/x: stands twice"}},
+		"secrets":          {[]string{secret + secret}, []string{"Secret default/x: stands twice"}},
+		"in two files":     {[]string{of("Filter", "name: x", "JWT: {}"), of("Filter", "name: x, namespace: default", "JWT: {}")}, []string{"f1.yaml:2: Filter default/x: stands twice, before at f0.yaml:2"}},
+		"in two groups":    {[]string{of("Filter", "name: x", "JWT: {}"), strings.Replace(of("Filter", "name: x", "jwt: {}"), "getambassador.io/v3alpha1", "gateway.getambassador.io/v1alpha1", 1)}, []string{"f1.yaml:2: Filter default/x: stands twice"}},
+		"three times":      {[]string{two("Filter", "JWT: {}"), of("Filter", "name: x", "JWT: {}")}, []string{"f0.yaml:7: ", "f1.yaml:2: "}},
+		"other namespaces": {[]string{of("Filter", "name: x", "JWT: {}") + of("Filter", "name: x, namespace: y", "JWT: {}")}, nil},
+		"other kinds":      {[]string{of("Filter", "name: x", "JWT: {}") + of("FilterPolicy", "name: x", "rules: []")}, nil},
+		"other gateways":   {[]string{of("Filter", "name: x", "JWT: {}") + of("Filter", "name: x", "ambassador_id: [other], JWT: {}")}, nil},
+	} {
+		var files []edgestack.File
+		for i, text := range tc.files {
+			files = append(files, edgestack.File{Name: fmt.Sprintf("f%d.yaml", i), Data: []byte(text)})
+		}
+		res, err := edgestack.Import(files, edgestack.Options{})
+		if (res == nil) != (tc.want != nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range tc.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
 		}
 	}
 }
