@@ -11,11 +11,16 @@ import (
 
 // clients verifies client certificates.
 type clients struct {
-	pool  *x509.CertPool
-	trust [sha256.Size]byte // of the authorities and revocation lists
-	crls  *revocations      // nil: there are no lists to look into
-	ocsp  *statuses         // nil: no responder is asked
-	now   func() time.Time
+	pool        *x509.CertPool
+	authorities []*x509.Certificate // those of the pool
+	files       *revocations        // the lists of the files
+	filesTrust  [sha256.Size]byte   // of the authorities and the lists of the files
+
+	crls    *revocations      // the lists that count; nil: there are none to look into
+	trust   [sha256.Size]byte // of the authorities and the lists that count
+	missing bool              // there is a URL that gave no list yet
+	ocsp    *statuses         // nil: no responder is asked
+	now     func() time.Time
 }
 
 func loadClients(c Config, now func() time.Time) (*clients, error) {
@@ -23,23 +28,34 @@ func loadClients(c Config, now func() time.Time) (*clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl := &clients{pool: x509.NewCertPool(), now: now}
+	cl := &clients{pool: x509.NewCertPool(), authorities: authorities, now: now}
 	for _, a := range authorities {
 		cl.pool.AddCert(a)
 	}
 	digest := sha256.New()
 	digest.Write(caData)
-	if len(c.CRLFiles) > 0 {
+	if len(c.CRLFiles) > 0 || c.CRL.on() {
 		var lists [][]byte
-		if cl.crls, lists, err = loadRevocations(c.CRLFiles, authorities); err != nil {
+		if cl.files, lists, err = loadRevocations(c.CRLFiles, authorities); err != nil {
 			return nil, err
 		}
 		for _, l := range lists {
 			digest.Write(l)
 		}
 	}
-	cl.trust = [sha256.Size]byte(digest.Sum(nil))
-	return cl, nil
+	cl.filesTrust = [sha256.Size]byte(digest.Sum(nil))
+	return cl.with(nil), nil
+}
+
+// with returns a copy that looks into the lists of f as well, which may be nil.
+func (c *clients) with(f *fetchedLists) *clients {
+	next := *c
+	next.crls, next.trust, next.missing = c.files, c.filesTrust, false
+	if f != nil {
+		next.crls, next.missing = f.join(c.files, c.authorities)
+		next.trust = f.mark(c.filesTrust)
+	}
+	return &next
 }
 
 // verifyConnection runs at the end of every handshake, also of a resumed one,
@@ -82,12 +98,4 @@ func (c *clients) verifyAgain(chain []*x509.Certificate) error {
 		return fmt.Errorf("verify client certificate of a resumed session: %w", err)
 	}
 	return nil
-}
-
-// outdated returns what outdated lists there are.
-func (c *clients) outdated(now time.Time) []error {
-	if c.crls == nil {
-		return nil
-	}
-	return c.crls.outdated(now)
 }

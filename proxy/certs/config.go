@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/sallyport/sallyport/engine/setting"
@@ -27,8 +28,10 @@ type Config struct {
 	// issued a certificate of the client's chain must have a list that is current:
 	// a client whose revocation is unknown is refused.
 	CRLFiles []string `yaml:"crl_files" sallyport:"path"`
+	// CRL fetches revocation lists, which count beside those of crl_files.
+	CRL CRL `yaml:"crl"`
 	// OCSP asks the responder of the client's authority whether its certificate is
-	// revoked, in addition to crl_files.
+	// revoked, in addition to crl_files and crl.
 	OCSP OCSP `yaml:"ocsp"`
 	// Staple shows clients the OCSP answer about the server's certificate with it.
 	Staple Staple `yaml:"staple"`
@@ -56,7 +59,7 @@ func (c Config) Validate() error {
 	if _, ok := minVersion(c.MinVersion); !ok {
 		errs = append(errs, setting.Problemf("min_version", "%q is neither 1.2 nor 1.3", c.MinVersion))
 	}
-	return errors.Join(append(errs, c.validateClients(), setting.Under("ocsp", c.OCSP.validate()),
+	return errors.Join(append(errs, c.validateClients(), setting.Under("crl", c.CRL.validate()), setting.Under("ocsp", c.OCSP.validate()),
 		setting.Under("staple", c.Staple.validate()), c.validateOptions())...)
 }
 
@@ -77,10 +80,29 @@ func (c Config) validateClients() error {
 	if len(c.CRLFiles) > 0 && c.ClientCAFile == "" {
 		errs = append(errs, setting.Problemf("crl_files", "has no effect without client_ca_file"))
 	}
+	if c.CRL.on() && c.ClientCAFile == "" {
+		errs = append(errs, setting.Problemf("crl.urls", "has no effect without client_ca_file"))
+	}
 	if c.OCSP.on() && c.ClientCAFile == "" {
 		errs = append(errs, setting.Problemf("ocsp.mode", "has no effect without client_ca_file"))
 	}
 	return errors.Join(errs...)
+}
+
+// Insecure returns the choices that weaken the listener, by key, and what they mean.
+func (c Config) Insecure() map[string]string {
+	out := map[string]string{}
+	for i, one := range c.all() {
+		if !one.CRL.on() || one.CRL.Mode != crlSoft {
+			continue
+		}
+		key := "crl.mode"
+		if i > 0 {
+			key = fmt.Sprintf("options[%d].%s", i-1, key)
+		}
+		out[key] = "whoever can keep the gateway from its revocation lists can go on to use a certificate that was taken back"
+	}
+	return out
 }
 
 // AsksForCertificates tells whether clients can show a certificate.

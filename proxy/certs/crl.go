@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"slices"
 	"time"
@@ -16,6 +17,11 @@ import (
 // section 5).
 type revocations struct {
 	lists map[authority]*list
+	// held are the authorities that have a list in a file: soft is not for them.
+	held map[authority]bool
+	// soft is told why nobody knows whether a certificate is revoked that passes all the
+	// same; nil: none does.
+	soft func(error)
 	// issuers says who issued the authorities that are not self-signed and whose
 	// issuer is known too, by the hash of their certificates: one key can have several,
 	// of different issuers. Trusted or not, they can be revoked.
@@ -30,10 +36,22 @@ func authorityOf(c *x509.Certificate) authority {
 	return sha256.Sum256(bytes.Join([][]byte{c.RawSubject, c.RawSubjectPublicKeyInfo}, []byte{0}))
 }
 
+// list is immutable.
 type list struct {
 	issuer               string
+	number               *big.Int // RFC 5280 section 5.2.3; nil without one
 	thisUpdate, nextDate time.Time
-	revoked              map[string]bool // serial numbers, big-endian
+	revoked              map[string]bool   // serial numbers, big-endian
+	sum                  [sha256.Size]byte // of the signed list
+}
+
+// newer reports whether l was issued after o. Its number, which an authority that was set
+// up anew begins again with, decides about lists of one second only.
+func (l *list) newer(o *list) bool {
+	if !l.thisUpdate.Equal(o.thisUpdate) {
+		return l.thisUpdate.After(o.thisUpdate)
+	}
+	return l.number != nil && o.number != nil && l.number.Cmp(o.number) > 0
 }
 
 // current reports why l cannot be relied on at now; nil if it can.
@@ -46,7 +64,7 @@ func (l *list) current(now time.Time) error {
 }
 
 func loadRevocations(files []string, authorities []*x509.Certificate) (*revocations, [][]byte, error) {
-	r := &revocations{lists: make(map[authority]*list), issuers: issuersAmong(authorities)}
+	r := &revocations{lists: make(map[authority]*list), held: make(map[authority]bool), issuers: issuersAmong(authorities)}
 	var raw [][]byte
 	for _, name := range files {
 		data, err := os.ReadFile(name) //nolint:gosec // the operator names the file
@@ -57,6 +75,9 @@ func loadRevocations(files []string, authorities []*x509.Certificate) (*revocati
 			return nil, nil, fmt.Errorf("read revocation list %s: %w", name, err)
 		}
 		raw = append(raw, data)
+	}
+	for a := range r.lists {
+		r.held[a] = true
 	}
 	return r, raw, nil
 }
@@ -105,15 +126,19 @@ func (r *revocations) addDER(der []byte, authorities []*x509.Certificate) error 
 			continue
 		}
 		signed = true
-		old := r.lists[authorityOf(a)]
-		if old == nil || old.thisUpdate.Before(crl.ThisUpdate) {
-			r.lists[authorityOf(a)] = newList(crl)
-		}
+		r.put(authorityOf(a), newList(crl))
 	}
 	if !signed {
 		return fmt.Errorf("list of %q is signed by no certificate of client_ca_file", crl.Issuer)
 	}
 	return nil
+}
+
+// put keeps the newer list of an authority.
+func (r *revocations) put(of authority, l *list) {
+	if old := r.lists[of]; old == nil || l.newer(old) {
+		r.lists[of] = l
+	}
 }
 
 // checkScope refuses lists that speak for a part of the authority's certificates
@@ -131,8 +156,8 @@ func checkScope(crl *x509.RevocationList) error {
 
 func newList(crl *x509.RevocationList) *list {
 	l := &list{
-		issuer: crl.Issuer.String(), thisUpdate: crl.ThisUpdate, nextDate: crl.NextUpdate,
-		revoked: make(map[string]bool, len(crl.RevokedCertificateEntries)),
+		issuer: crl.Issuer.String(), number: crl.Number, thisUpdate: crl.ThisUpdate, nextDate: crl.NextUpdate,
+		revoked: make(map[string]bool, len(crl.RevokedCertificateEntries)), sum: sha256.Sum256(crl.Raw),
 	}
 	for _, e := range crl.RevokedCertificateEntries {
 		l.revoked[string(e.SerialNumber.Bytes())] = true
@@ -177,26 +202,44 @@ func (r *revocations) upward(chain []*x509.Certificate) []*x509.Certificate {
 	}
 }
 
+// checkOne looks up cert. What a list says of a certificate that was taken back is true
+// for longer than the list is current.
 func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
-	l := r.lists[authorityOf(issuer)]
-	if l == nil {
-		return fmt.Errorf("%w: there is no revocation list of %q", ErrStatusUnknown, issuer.Subject)
-	}
-	if err := l.current(now); err != nil {
-		return fmt.Errorf("%w: %w", ErrStatusUnknown, err)
-	}
-	if l.revoked[string(cert.SerialNumber.Bytes())] {
+	of := authorityOf(issuer)
+	l := r.lists[of]
+	if l != nil && l.revoked[string(cert.SerialNumber.Bytes())] {
 		return fmt.Errorf("%w: %x of %q is in the list", ErrRevoked, cert.SerialNumber, l.issuer)
 	}
-	return nil
+	err := fmt.Errorf("there is no revocation list of %q", issuer.Subject)
+	if l != nil {
+		err = l.current(now)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case r.passes(of):
+		r.soft(err)
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrStatusUnknown, err)
 }
 
-func (r *revocations) outdated(now time.Time) []error {
-	var errs []error
-	for _, l := range r.lists {
-		if err := l.current(now); err != nil {
-			errs = append(errs, err)
+// outdated says which lists are not current, by what becomes of the clients of their
+// authorities.
+func (r *revocations) outdated(now time.Time) (refused, passed []error) {
+	for of, l := range r.lists {
+		err := l.current(now)
+		switch {
+		case err == nil:
+		case r.passes(of):
+			passed = append(passed, err)
+		default:
+			refused = append(refused, err)
 		}
 	}
-	return errs
+	return refused, passed
 }
+
+// passes reports whether the certificates of an authority pass while nobody knows whether
+// they are revoked.
+func (r *revocations) passes(of authority) bool { return r.soft != nil && !r.held[of] }

@@ -30,6 +30,8 @@ type Options struct {
 	ClientCAFile string `yaml:"client_ca_file" sallyport:"path"`
 	// CRLFiles hold revocation lists, as those of the listener.
 	CRLFiles []string `yaml:"crl_files" sallyport:"path"`
+	// CRL fetches revocation lists, as that of the listener.
+	CRL CRL `yaml:"crl"`
 	// OCSP asks the responder of the client's authority, as that of the listener.
 	OCSP OCSP `yaml:"ocsp"`
 	// Staple is for the certificate in cert_file; without one the listener's counts.
@@ -41,7 +43,7 @@ func (c Config) with(o Options) Config {
 	if o.CertFile != "" {
 		c.CertFile, c.KeyFile, c.Staple = o.CertFile, o.KeyFile, o.Staple
 	}
-	c.ClientAuth, c.ClientCAFile, c.CRLFiles, c.OCSP, c.Options = o.ClientAuth, o.ClientCAFile, o.CRLFiles, o.OCSP, nil
+	c.ClientAuth, c.ClientCAFile, c.CRLFiles, c.CRL, c.OCSP, c.Options = o.ClientAuth, o.ClientCAFile, o.CRLFiles, o.CRL, o.OCSP, nil
 	return c
 }
 
@@ -60,7 +62,8 @@ func (c Config) validateOptions() error {
 	var errs []error
 	seen := map[string]bool{}
 	for i, o := range c.Options {
-		err := errors.Join(o.validateNames(seen), c.with(o).validateClients(), setting.Under("ocsp", o.OCSP.validate()), setting.Under("staple", o.Staple.validate()))
+		err := errors.Join(o.validateNames(seen), c.with(o).validateClients(), setting.Under("crl", o.CRL.validate()),
+			setting.Under("ocsp", o.OCSP.validate()), setting.Under("staple", o.Staple.validate()))
 		if o.ClientAuth == "" {
 			err = errors.Join(err, setting.Problemf("client_auth", "is missing: say none, optional or required for these names"))
 		}
@@ -138,7 +141,7 @@ func NewNames(c Config) *Names {
 
 // clientsKey is the same for the same settings of client certificates.
 func (c Config) clientsKey() string {
-	key, err := json.Marshal([]any{c.clientAuth(), c.ClientCAFile, c.CRLFiles, c.OCSP})
+	key, err := json.Marshal([]any{c.clientAuth(), c.ClientCAFile, c.CRLFiles, c.CRL, c.OCSP})
 	if err != nil {
 		panic(err) // strings and numbers have a JSON form
 	}

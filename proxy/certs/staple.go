@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/engine/setting"
 )
@@ -228,7 +229,7 @@ func (s *stapler) due(failures int) time.Duration {
 	return min(max(half, stapleMinRenewal), stapleMaxRenewal)
 }
 
-// Staples reports whether Run has something to do.
+// Staples reports whether answers to staple are asked for.
 func (s *Store) Staples() bool {
 	for _, p := range s.current.Load().parts {
 		if p.staple != nil && p.staple.asker != nil {
@@ -252,9 +253,28 @@ func (s *Store) StapledUntil() (end time.Time) {
 	return end
 }
 
-// Prime asks once for the answers that are to be stapled and not there. An error is no
-// reason not to start: staple.mode says what happens without them.
-func (s *Store) Prime(ctx context.Context) error { return s.current.Load().prime(ctx) }
+// Prime asks once for the answers that are to be stapled and for the revocation lists that
+// are to be fetched, where they are not there. An error is no reason not to start:
+// staple.mode and crl.mode say what happens without them.
+func (s *Store) Prime(ctx context.Context) error {
+	lists := make(chan error, 1)
+	go func() { lists <- s.primeLists(ctx) }()
+	return errors.Join(s.current.Load().prime(ctx), <-lists)
+}
+
+// Renews reports whether Run has something to do.
+func (s *Store) Renews() bool { return s.Staples() || len(s.urls()) > 0 }
+
+// Run keeps fresh what is stapled and the revocation lists that are fetched, until ctx
+// ends, and returns nil then.
+func (s *Store) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.runStaples(ctx) })
+	for _, u := range s.urls() {
+		g.Go(func() error { return s.runList(ctx, u) })
+	}
+	return g.Wait()
+}
 
 func (st *state) prime(ctx context.Context) error {
 	var errs []error
@@ -266,8 +286,8 @@ func (st *state) prime(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Run keeps the answers fresh that are to be stapled, until ctx ends, and returns nil then.
-func (s *Store) Run(ctx context.Context) error {
+// runStaples keeps the answers fresh that are to be stapled, until ctx ends.
+func (s *Store) runStaples(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	tries := map[*stapler]*attempt{}

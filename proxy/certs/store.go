@@ -25,9 +25,10 @@ type Deps struct {
 type Store struct {
 	config  Config
 	deps    Deps
-	names   *Names      // nil: all server names have the same settings
-	base    *tls.Config // owns the session ticket keys, which Go renews daily
-	ocsp    []*statuses // by index of names; nil: no responder is asked
+	names   *Names          // nil: all server names have the same settings
+	base    *tls.Config     // owns the session ticket keys, which Go renews daily
+	ocsp    []*statuses     // by index of names; nil: no responder is asked
+	fetched []*fetchedLists // by index of names; nil: no lists are fetched
 	current atomic.Pointer[state]
 
 	reloading sync.Mutex
@@ -55,7 +56,11 @@ func New(c Config, deps Deps) (*Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.ocsp = append(s.ocsp, asks)
+		lists, err := newFetchedLists(one.CRL, deps)
+		if err != nil {
+			return nil, err
+		}
+		s.ocsp, s.fetched = append(s.ocsp, asks), append(s.fetched, lists)
 	}
 	st, err := load(c, deps.Now)
 	if err != nil {
@@ -110,7 +115,7 @@ func (s *Store) TLS() *tls.Config { return s.base }
 func (s *Store) Files() []string {
 	var files []string
 	for _, c := range s.config.all() {
-		for _, name := range append([]string{c.CertFile, c.KeyFile, c.ClientCAFile, c.Staple.File, c.Staple.IssuerFile}, c.CRLFiles...) {
+		for _, name := range append([]string{c.CertFile, c.KeyFile, c.ClientCAFile, c.Staple.File, c.Staple.IssuerFile, c.CRL.CAFile}, c.CRLFiles...) {
 			if name != "" && !slices.Contains(files, name) {
 				files = append(files, name)
 			}
@@ -126,12 +131,20 @@ func (s *Store) Files() []string {
 // Run tries again where there is none yet.
 func (s *Store) Reload(ctx context.Context) error {
 	defer func() {
-		select {
-		case s.changed <- struct{}{}:
-		default:
+		wake(s.changed)
+		for _, f := range s.fetched {
+			f.wake()
 		}
 	}()
 	return s.reload(ctx)
+}
+
+// wake has the goroutine that waits for c look again.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Store) reload(ctx context.Context) error {
@@ -139,6 +152,9 @@ func (s *Store) reload(ctx context.Context) error {
 	defer s.reloading.Unlock()
 	s.pending.Store(false)
 	st, err := load(s.config, s.deps.Now)
+	for _, f := range s.fetched {
+		err = errors.Join(err, f.reload())
+	}
 	if err != nil {
 		return err
 	}
@@ -178,6 +194,7 @@ func (s *Store) use(ctx context.Context, st *state) {
 		p.config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.shown() }
 		p.config.ClientAuth = all[i].clientAuth()
 		if p.clients != nil {
+			p.clients = p.clients.with(s.fetched[i])
 			p.clients.ocsp = s.ocsp[i]
 			p.config.ClientCAs = p.clients.pool
 			p.config.VerifyConnection = p.clients.verifyConnection
@@ -198,11 +215,15 @@ func (s *Store) warn(ctx context.Context, c Config, p *part) {
 		s.deps.Logger.WarnContext(ctx, "server certificate has expired",
 			slog.String("file", c.CertFile), slog.Time("not_after", end))
 	}
-	if p.clients == nil {
+	if p.clients == nil || p.clients.crls == nil {
 		return
 	}
-	for _, problem := range p.clients.outdated(s.deps.Now()) {
+	refused, passed := p.clients.crls.outdated(s.deps.Now())
+	for _, problem := range refused {
 		s.deps.Logger.WarnContext(ctx, "clients are refused for want of a current revocation list", slog.Any("error", problem))
+	}
+	for _, problem := range passed {
+		s.deps.Logger.WarnContext(ctx, "clients pass without a current revocation list, because crl.mode is soft", slog.Any("error", problem))
 	}
 }
 
@@ -210,11 +231,14 @@ func (s *Store) warn(ctx context.Context, c Config, p *part) {
 func (s *Store) NotAfter() time.Time { return s.current.Load().notAfter }
 
 // ListsUntil returns when the first of the revocation lists in use ends, the zero time if
-// there are none.
+// there are none, and the beginning of Unix time while one that is to be fetched is missing.
 func (s *Store) ListsUntil() (end time.Time) {
 	for _, p := range s.current.Load().parts {
 		if p.clients == nil || p.clients.crls == nil {
 			continue
+		}
+		if p.clients.missing {
+			return time.Unix(0, 0)
 		}
 		for _, l := range p.clients.crls.lists {
 			if end.IsZero() || l.nextDate.Before(end) {

@@ -17,7 +17,7 @@ func (a *App) registerExpiry(m metric.Meter) error {
 	certificate, err := m.Int64ObservableGauge("sallyport.tls.certificate.not_after", metric.WithUnit("s"),
 		metric.WithDescription("When the first of the certificates that a listener shows ends, in Unix time, by listener."))
 	list, listErr := m.Int64ObservableGauge("sallyport.tls.revocation_list.next_update", metric.WithUnit("s"),
-		metric.WithDescription("When the first of a listener's revocation lists ends, in Unix time, by listener. From then on clients of its authority are refused."))
+		metric.WithDescription("When the first of a listener's revocation lists ends, in Unix time, by listener. From then on clients of its authority are refused, or pass with crl.mode soft. 0 while a list that is to be fetched is missing."))
 	if err := errors.Join(err, listErr); err != nil {
 		return fmt.Errorf("register metrics of certificates: %w", err)
 	}

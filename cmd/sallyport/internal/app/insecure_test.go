@@ -35,3 +35,16 @@ func TestPlainPasswords(t *testing.T) {
 		t.Errorf("without passwords: %v", got)
 	}
 }
+
+// TestSoftRevocationLists: the start names the listeners that let clients in although it is
+// not known whether they are revoked.
+func TestSoftRevocationLists(t *testing.T) {
+	crl := certs.CRL{URLs: []string{"http://pki.example/a.crl"}}
+	hard, soft := config.Listener{TLS: &certs.Config{CRL: crl}}, config.Listener{}
+	crl.Mode = "soft"
+	soft.TLS = &certs.Config{CRL: crl, Options: []certs.Options{{ServerNames: []string{"a.test"}, CRL: crl}}}
+	got := slices.Sorted(maps.Keys(insecureChoices(&config.Config{Listeners: []config.Listener{hard, soft, {}}})))
+	if d := cmp.Diff([]string{"listeners[1].tls.crl.mode", "listeners[1].tls.options[0].crl.mode"}, got); d != "" {
+		t.Error(d)
+	}
+}

@@ -21,7 +21,7 @@ type socket struct {
 	port  *port
 	certs *certs.Store // nil without TLS
 	stop  func()       // nil: not serving
-	fresh func()       // stops what keeps the answers fresh that certs staples; nil: not running
+	fresh func()       // stops what keeps fresh what certs fetches; nil: not running
 }
 
 // port is a listener whose TLS can change while it accepts: each connection gets
@@ -73,7 +73,10 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 		if s.certs, err = certs.New(*c.TLS, certs.Deps{Logger: a.logger}); err != nil {
 			return nil, err
 		}
-		a.primeStaples(ctx, c.Name, s.certs)
+		if o != nil && o.certs != nil {
+			s.certs.Inherit(ctx, o.certs)
+		}
+		a.primeCerts(ctx, c.Name, s.certs)
 	}
 	if o != nil && o.keeps(c) {
 		s.port, s.stop = o.port, o.stop
@@ -83,13 +86,13 @@ func (a *App) openListener(ctx context.Context, c config.Listener, old map[strin
 	return s, err
 }
 
-// primeStaples asks for the OCSP answers that are to be stapled before the first client
-// comes.
-func (a *App) primeStaples(ctx context.Context, listener string, store *certs.Store) {
+// primeCerts asks for the OCSP answers that are to be stapled and for the revocation lists
+// before the first client comes.
+func (a *App) primeCerts(ctx context.Context, listener string, store *certs.Store) {
 	ctx, cancel := context.WithTimeout(ctx, primeTimeout)
 	defer cancel()
 	if err := store.Prime(ctx); err != nil {
-		a.logger.WarnContext(ctx, "there is no OCSP answer yet for the server certificate", slog.String("listener", listener), slog.Any("error", err))
+		a.logger.WarnContext(ctx, "an OCSP answer for the server certificate or a revocation list is not there yet", slog.String("listener", listener), slog.Any("error", err))
 	}
 }
 
@@ -140,8 +143,8 @@ func closeNew(all, old map[string]*socket) error {
 func (a *App) serveSockets(g *generation) {
 	for name, s := range g.sockets {
 		s.port.tls.Store(s.certs)
-		if s.certs != nil && s.fresh == nil && s.certs.Staples() {
-			s.fresh = a.crew.start("OCSP answers of listener "+name, s.certs.Run)
+		if s.certs != nil && s.fresh == nil && s.certs.Renews() {
+			s.fresh = a.crew.start("certificate status of listener "+name, s.certs.Run)
 		}
 		if s.stop == nil {
 			s.stop = a.crew.start("listener "+name, func(ctx context.Context) error { return a.front.Serve(ctx, s.port, name) })

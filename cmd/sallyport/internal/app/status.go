@@ -200,6 +200,11 @@ func insecureChoices(cfg *config.Config) map[string]string {
 		say(key, means)
 	}
 	for i, l := range cfg.Listeners {
+		if l.TLS != nil {
+			for key, means := range l.TLS.Insecure() {
+				say(fmt.Sprintf("listeners[%d].tls.%s", i, key), means)
+			}
+		}
 		for _, t := range l.TrustedProxies {
 			if strings.HasSuffix(t, "/0") {
 				say(fmt.Sprintf("listeners[%d].trusted_proxies", i), "every client says who it is and where it came from")
