@@ -22,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/setting"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
@@ -74,7 +75,7 @@ func TestClientAuthentication(t *testing.T) {
 // TestSignedClientAuthentication checks the assertion with the standard library.
 func TestSignedClientAuthentication(t *testing.T) {
 	p, s := newIDP(t), newSigner(t)
-	der, err := x509.MarshalPKCS8PrivateKey(s.key)
+	der, err := x509.MarshalPKCS8PrivateKey(s.Private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func TestSignedClientAuthentication(t *testing.T) {
 			}
 		}
 		sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
-		if len(raw[2]) != 64 || !ecdsa.Verify(&s.key.PublicKey, sum[:], new(big.Int).SetBytes(raw[2][:32]), new(big.Int).SetBytes(raw[2][32:])) {
+		if len(raw[2]) != 64 || !ecdsa.Verify(&s.Private.(*ecdsa.PrivateKey).PublicKey, sum[:], new(big.Int).SetBytes(raw[2][:32]), new(big.Int).SetBytes(raw[2][32:])) {
 			t.Error("the signature does not hold")
 		}
 		var claims struct {
@@ -197,7 +198,7 @@ func TestBoundToACertificate(t *testing.T) {
 	mine, other := ca.Issue(t, "mine", nil), ca.Issue(t, "other", nil)
 	sum := sha256.Sum256(mine.Leaf.Raw)
 	p := newIDP(t)
-	p.says(answerOf(map[string]any{"cnf": map[string]any{"x5t#S256": b64(sum[:])}}))
+	p.says(answerOf(map[string]any{"cnf": map[string]any{"x5t#S256": josetest.Base64(sum[:])}}))
 	a := start(t, p.config(t))
 	state := func(c tls.Certificate) *tls.ConnectionState {
 		return &tls.ConnectionState{
@@ -211,7 +212,7 @@ func TestBoundToACertificate(t *testing.T) {
 	}{{"mine", state(mine), nil}, {"other", state(other), authn.ErrInvalid}, {"none", nil, authn.ErrInvalid}, {"mine again", state(mine), nil}} {
 		r := request("token")
 		r.TLS, r.Now = tt.tls, time.Now()
-		p.says(answerOf(map[string]any{"cnf": map[string]any{"x5t#S256": b64(sum[:])}, "exp": nil}))
+		p.says(answerOf(map[string]any{"cnf": map[string]any{"x5t#S256": josetest.Base64(sum[:])}, "exp": nil}))
 		if _, err := a.Authenticate(t.Context(), r); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}

@@ -1,8 +1,6 @@
 package introspection
 
 import (
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,46 +17,26 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/dpop"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 	"github.com/sallyport/sallyport/proxy/redis"
 	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
-
-// jwk is the public key as it stands in a proof.
-func (s *signer) jwk() map[string]any {
-	point, err := s.key.PublicKey.Bytes()
-	if err != nil {
-		panic(err)
-	}
-	return map[string]any{"kty": "EC", "crv": "P-256", "x": b64(point[1:33]), "y": b64(point[33:])}
-}
-
-// thumbprint is written out as RFC 7638 section 3.2 has it.
-func (s *signer) thumbprint() string {
-	k := s.jwk()
-	sum := sha256.Sum256(fmt.Appendf(nil, `{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, k["x"], k["y"]))
-	return b64(sum[:])
-}
 
 var proofs int // makes each jti another one
 
 // prove makes a proof for GET https://api.example.com/orders with a token; a nil value
 // leaves a claim out.
 func (s *signer) prove(token string, change map[string]any) string {
+	s.t.Helper()
 	proofs++
 	hash := sha256.Sum256([]byte(token))
 	claims := map[string]any{
-		"jti": fmt.Sprint("proof-", proofs), "htm": "GET", "htu": "https://api.example.com/orders", "iat": testNow.Unix(), "ath": b64(hash[:]),
+		"jti": fmt.Sprint("proof-", proofs), "htm": "GET", "htu": "https://api.example.com/orders", "iat": testNow.Unix(), "ath": josetest.Base64(hash[:]),
 	}
 	maps.Copy(claims, change)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
-	input := b64([]byte(mustJSON(map[string]any{"alg": "ES256", "typ": "dpop+jwt", "jwk": s.jwk()}))) + "." + b64([]byte(mustJSON(claims)))
-	sum := sha256.Sum256([]byte(input))
-	r, v, err := ecdsa.Sign(rand.Reader, s.key, sum[:])
-	if err != nil {
-		panic(err)
-	}
-	return input + "." + b64(append(r.FillBytes(make([]byte, 32)), v.FillBytes(make([]byte, 32))...))
+	return s.Sign(s.t, map[string]any{"alg": s.Algorithm, "typ": "dpop+jwt", "jwk": s.Public()}, claims)
 }
 
 // proven is a request with the scheme and the proofs given.
@@ -74,7 +52,7 @@ func proven(scheme, token string, proofs ...string) *authn.Request {
 }
 
 func boundTo(s *signer) string {
-	return answerOf(map[string]any{"token_type": "DPoP", "cnf": map[string]any{"jkt": s.thumbprint()}})
+	return answerOf(map[string]any{"token_type": "DPoP", "cnf": map[string]any{"jkt": s.Thumbprint(s.t)}})
 }
 
 // TestDPoP is RFC 9449 section 6.2: a token whose key the provider names is good with a
@@ -87,7 +65,7 @@ func TestDPoP(t *testing.T) {
 		t.Errorf("proofs come in %v", got)
 	}
 	for name, kind := range map[string]any{"DPoP": "DPoP", "dpop": "dpop", "bearer": "Bearer", "absent": nil} {
-		p.says(answerOf(map[string]any{"token_type": kind, "cnf": map[string]any{"jkt": holder.thumbprint()}}))
+		p.says(answerOf(map[string]any{"token_type": kind, "cnf": map[string]any{"jkt": holder.Thumbprint(t)}}))
 		for i := range 2 { // the second time from the cache
 			r := proven("DPoP", "token-"+name, holder.prove("token-"+name, nil))
 			id, err := a.Authenticate(t.Context(), r)
@@ -121,7 +99,9 @@ func TestDPoPRefused(t *testing.T) {
 		{"two proofs", func() *authn.Request { return proven("DPoP", "token", good(nil), good(nil)) }, true, false},
 		{"proof of another key", func() *authn.Request { return proven("DPoP", "token", other.prove("token", nil)) }, true, false},
 		{"replayed", func() *authn.Request { return proven("DPoP", "token", replayed) }, true, false},
-		{"ath of another token", func() *authn.Request { return proven("DPoP", "token", good(map[string]any{"ath": b64(ath[:])})) }, true, false},
+		{"ath of another token", func() *authn.Request {
+			return proven("DPoP", "token", good(map[string]any{"ath": josetest.Base64(ath[:])}))
+		}, true, false},
 		{"no ath", func() *authn.Request { return proven("DPoP", "token", good(map[string]any{"ath": nil})) }, true, false},
 		{"another method", func() *authn.Request { return proven("DPoP", "token", good(map[string]any{"htm": "POST"})) }, true, false},
 		{"another path", func() *authn.Request {
@@ -268,7 +248,7 @@ func TestBoundTwice(t *testing.T) {
 	mine := ca.Issue(t, "mine", nil)
 	sum := sha256.Sum256(mine.Leaf.Raw)
 	p, holder := newIDP(t), newSigner(t)
-	p.says(answerOf(map[string]any{"token_type": "DPoP", "cnf": map[string]any{"x5t#S256": b64(sum[:]), "jkt": holder.thumbprint()}}))
+	p.says(answerOf(map[string]any{"token_type": "DPoP", "cnf": map[string]any{"x5t#S256": josetest.Base64(sum[:]), "jkt": holder.Thumbprint(t)}}))
 	a := start(t, p.config(t))
 	with := &tls.ConnectionState{
 		HandshakeComplete: true, PeerCertificates: []*x509.Certificate{mine.Leaf}, VerifiedChains: [][]*x509.Certificate{{mine.Leaf, ca.Certificate}},

@@ -1,11 +1,6 @@
 package introspection
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -20,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/certs/certstest"
 )
 
@@ -138,37 +134,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// signer is the provider's key. It signs with the standard library, so that what is
-// tested and what tests have no code in common.
-type signer struct{ key *ecdsa.PrivateKey }
+// signer is a provider's key, or that of a client which proves that it has it.
+type signer struct {
+	*josetest.Signer
+	t *testing.T
+}
 
 func newSigner(t *testing.T) *signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &signer{key: key}
+	return &signer{josetest.New(t, "k1", "ES256"), t}
 }
 
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
 func (s *signer) keySet() string {
-	point, err := s.key.PublicKey.Bytes()
-	if err != nil {
-		panic(err)
-	}
-	return mustJSON(map[string]any{"keys": []any{map[string]any{
-		"kty": "EC", "crv": "P-256", "kid": "k1", "alg": "ES256", "x": b64(point[1:33]), "y": b64(point[33:]),
-	}}})
+	s.t.Helper()
+	return josetest.JWKS(s.t, s.Signer)
 }
 
 func (s *signer) sign(typ string, claims map[string]any) string {
-	input := b64([]byte(mustJSON(map[string]any{"alg": "ES256", "kid": "k1", "typ": typ}))) + "." + b64([]byte(mustJSON(claims)))
-	sum := sha256.Sum256([]byte(input))
-	r, v, err := ecdsa.Sign(rand.Reader, s.key, sum[:])
-	if err != nil {
-		panic(err)
-	}
-	return input + "." + b64(append(r.FillBytes(make([]byte, 32)), v.FillBytes(make([]byte, 32))...))
+	s.t.Helper()
+	return s.Sign(s.t, map[string]any{"alg": s.Algorithm, "kid": s.KeyID, "typ": typ}, claims)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 func TestIdentity(t *testing.T) {
@@ -155,7 +156,7 @@ func TestWhoseToken(t *testing.T) {
 	c := p.config(t)
 	c.AllTokens = true
 	all := start(t, c)
-	jwt := b64([]byte(`{"alg":"ES256"}`)) + ".e30.AA"
+	jwt := josetest.Base64([]byte(`{"alg":"ES256"}`)) + ".e30.AA"
 	for _, tt := range []struct {
 		name, authorization string
 		want, wantAll       error
@@ -213,7 +214,7 @@ func TestAllocations(t *testing.T) {
 	p := newIDP(t)
 	a := start(t, p.config(t))
 	for name, authorization := range map[string]string{
-		"cached": "Bearer token", "not mine": "Basic YTpi", "foreign": "Bearer " + b64([]byte(`{"alg":"ES256"}`)) + ".e30.AA",
+		"cached": "Bearer token", "not mine": "Basic YTpi", "foreign": "Bearer " + josetest.Base64([]byte(`{"alg":"ES256"}`)) + ".e30.AA",
 	} {
 		r := &authn.Request{Authorization: authorization, Now: testNow}
 		_, _ = a.Authenticate(t.Context(), r) // fills the cache

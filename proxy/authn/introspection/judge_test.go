@@ -2,12 +2,6 @@ package introspection_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -23,41 +17,22 @@ import (
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/anonymous"
 	"github.com/sallyport/sallyport/proxy/authn/introspection"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/route"
 )
 
-// key is the one that an issuer of JWTs signs with, in a file with its set.
+// key is the one that an issuer of JWTs signs with, and a file with its set.
 type key struct {
-	private *ecdsa.PrivateKey
-	file    string
-}
-
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-func text(t *testing.T, v any) string {
-	t.Helper()
-	b, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	*josetest.Signer
+	file string
 }
 
 func newKey(t *testing.T) *key {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	point, err := private.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &key{private: private, file: filepath.Join(t.TempDir(), "jwks.json")}
-	set := text(t, map[string]any{"keys": []any{map[string]any{"kty": "EC", "crv": "P-256", "kid": "k1", "x": b64(point[1:33]), "y": b64(point[33:])}}})
-	if err := os.WriteFile(k.file, []byte(set), 0o600); err != nil {
+	k := &key{josetest.New(t, "k1", "ES256"), filepath.Join(t.TempDir(), "jwks.json")}
+	if err := os.WriteFile(k.file, []byte(josetest.JWKS(t, k.Signer)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return k
@@ -65,13 +40,7 @@ func newKey(t *testing.T) *key {
 
 func (k *key) sign(t *testing.T, claims map[string]any) string {
 	t.Helper()
-	input := b64([]byte(`{"alg":"ES256","kid":"k1","typ":"at+jwt"}`)) + "." + b64([]byte(text(t, claims)))
-	sum := sha256.Sum256([]byte(input))
-	r, s, err := ecdsa.Sign(rand.Reader, k.private, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return input + "." + b64(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+	return k.Sign(t, k.Header(), claims)
 }
 
 // gateway judges requests with an introspecting authenticator and one for JWTs.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 )
 
 const issuer = "https://idp.example"
@@ -91,7 +92,7 @@ func TestSignedAnswersRefused(t *testing.T) {
 		{"other media type", "application/jwt", s.sign(typ, wrapped(nil)), authn.ErrUnavailable},
 		{"no media type", "", s.sign(typ, wrapped(nil)), authn.ErrUnavailable},
 		{"forged", media, stranger.sign(typ, wrapped(nil)), authn.ErrUnavailable},
-		{"alg none", media, b64([]byte(`{"alg":"none","typ":"token-introspection+jwt"}`)) + "." + b64([]byte(mustJSON(wrapped(nil)))) + ".", authn.ErrUnavailable},
+		{"alg none", media, josetest.Base64([]byte(`{"alg":"none","typ":"token-introspection+jwt"}`)) + "." + josetest.Base64([]byte(mustJSON(wrapped(nil)))) + ".", authn.ErrUnavailable},
 		{"an access token", media, s.sign("at+jwt", wrapped(nil)), authn.ErrUnavailable},
 		{"no typ", media, s.sign("", wrapped(nil)), authn.ErrUnavailable},
 		{"typ JWT", media, s.sign("JWT", wrapped(nil)), authn.ErrUnavailable},

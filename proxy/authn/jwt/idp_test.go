@@ -21,7 +21,7 @@ func orders(t *testing.T, p *oidctest.Provider, alg string) string {
 // boundOrders has the provider issue an access token that is bound to the key of holder.
 func boundOrders(t *testing.T, p *oidctest.Provider, holder *josetest.Signer) string {
 	t.Helper()
-	proof := holder.Sign(t, map[string]any{"typ": "dpop+jwt", "alg": holder.Algorithm, "jwk": publicOf(holder)},
+	proof := holder.Sign(t, map[string]any{"typ": "dpop+jwt", "alg": holder.Algorithm, "jwk": holder.Public()},
 		map[string]any{"jti": rand.Text(), "htm": "POST", "htu": p.Issuer + "/token", "iat": time.Now().Unix()})
 	return p.BoundToken(t, "https://api.example/ES256", "orders.read", proof)
 }

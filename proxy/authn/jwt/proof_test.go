@@ -22,15 +22,6 @@ import (
 	"github.com/sallyport/sallyport/proxy/redis/redistest"
 )
 
-// publicOf is the key as it stands in a proof.
-func publicOf(s *josetest.Signer) map[string]any {
-	m := s.JWK()
-	delete(m, "kid")
-	delete(m, "use")
-	delete(m, "alg")
-	return m
-}
-
 func ath(token string) string {
 	h := sha256.Sum256([]byte(token))
 	return base64.RawURLEncoding.EncodeToString(h[:])
@@ -51,7 +42,7 @@ func prove(t testing.TB, s *josetest.Signer, token string, header, claims map[st
 	t.Helper()
 	proofs++
 	return s.Sign(t,
-		changed(map[string]any{"typ": "dpop+jwt", "alg": s.Algorithm, "jwk": publicOf(s)}, header),
+		changed(map[string]any{"typ": "dpop+jwt", "alg": s.Algorithm, "jwk": s.Public()}, header),
 		changed(map[string]any{
 			"jti": fmt.Sprint("proof-", proofs), "htm": "GET", "htu": "https://api.example.com/orders",
 			"iat": testNow.Unix(), "ath": ath(token),
@@ -133,7 +124,7 @@ func TestDPoPRefused(t *testing.T) {
 		return r
 	}
 	jwk := func(change map[string]any) map[string]any {
-		return map[string]any{"jwk": changed(publicOf(holder), change)}
+		return map[string]any{"jwk": changed(holder.Public(), change)}
 	}
 	broken := good()
 	broken = broken[:len(broken)-8] + "AAAAAAAA"
@@ -162,7 +153,7 @@ func TestDPoPRefused(t *testing.T) {
 		{"jwk of a shared secret", with(map[string]any{"jwk": map[string]any{"kty": "oct", "k": josetest.Base64(make([]byte, 32))}}, nil)},
 		{"crit", with(map[string]any{"crit": []string{"exp"}}, nil)},
 		{"jku", with(map[string]any{"jku": "https://evil.example"}, nil)},
-		{"signed by another key", proven(token, other.Sign(t, map[string]any{"typ": "dpop+jwt", "alg": "ES256", "jwk": publicOf(holder)}, map[string]any{}))},
+		{"signed by another key", proven(token, other.Sign(t, map[string]any{"typ": "dpop+jwt", "alg": "ES256", "jwk": holder.Public()}, map[string]any{}))},
 		{"broken signature", proven(token, broken)},
 		{"key of somebody else", proven(token, prove(t, other, token, nil, nil))},
 		{"small RSA key", proven(rsaToken, prove(t, rsaHolder, rsaToken, map[string]any{"jwk": map[string]any{"kty": "RSA", "e": "AQAB", "n": josetest.Base64(append([]byte{0x80}, make([]byte, 127)...))}}, nil))},

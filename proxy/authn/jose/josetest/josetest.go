@@ -84,14 +84,20 @@ func (s *Signer) JWK() map[string]any {
 	return m
 }
 
-// Thumbprint returns the thumbprint of the public key (RFC 7638) with SHA-256, in base64url.
-func (s *Signer) Thumbprint(t testing.TB) string {
-	t.Helper()
+// Public returns the members of JWK that are the key itself, as a proof has it (RFC 9449
+// section 4.2).
+func (s *Signer) Public() map[string]any {
 	jwk := s.JWK()
 	for _, name := range []string{"kid", "alg", "use"} {
 		delete(jwk, name)
 	}
-	sum := sha256.Sum256([]byte(JSON(t, jwk))) // in the order of the names, without white space
+	return jwk
+}
+
+// Thumbprint returns the thumbprint of the public key (RFC 7638) with SHA-256, in base64url.
+func (s *Signer) Thumbprint(t testing.TB) string {
+	t.Helper()
+	sum := sha256.Sum256([]byte(JSON(t, s.Public()))) // in the order of the names, without white space
 	return Base64(sum[:])
 }
 
