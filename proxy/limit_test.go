@@ -1,22 +1,30 @@
 package proxy
 
 import (
+	"bufio"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/engine/authz"
+	"github.com/sallyport/sallyport/engine/meter"
 	"github.com/sallyport/sallyport/proxy/authn"
 	"github.com/sallyport/sallyport/proxy/authn/jwt"
 	"github.com/sallyport/sallyport/proxy/authn/limit"
 	"github.com/sallyport/sallyport/proxy/judge"
 	"github.com/sallyport/sallyport/proxy/problem"
+	"github.com/sallyport/sallyport/proxy/ratelimit"
 )
 
 const limitIssuer = "https://idp.example"
@@ -124,5 +132,56 @@ func toldToWait(t *testing.T, name string, resp *http.Response) {
 	var body map[string]any
 	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || body["status"] != 429.0 || body["request_id"] == "" {
 		t.Errorf("%s: body %v, %v", name, body, err)
+	}
+}
+
+// TestPolicyLimit: a limit of the policy counts under an outcome of its own, and stands
+// beside the one that the upstream has.
+func TestPolicyLimit(t *testing.T) {
+	up := listenRaw(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nRateLimit: \"theirs\";r=7;t=7\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+				return
+			}
+		}
+	})
+	metrics := meter.New()
+	decision := &authz.Decision{Allow: true, RateLimit: &authz.RateLimit{Key: "alice", Rate: "1/h"}}
+	g := start(t, up.addr(), withDecider(func(*authz.Input) (*authz.Decision, error) { return decision, nil }),
+		func(_ *Config, p *Parts, d *Deps) {
+			p.Limiter, d.Metrics = ratelimit.New(ratelimit.Default(), meter.New()), metrics
+		})
+	for i, want := range []struct {
+		status int
+		limits []string
+	}{
+		{200, []string{`"theirs";r=7;t=7`, `"requests";r=0;t=3600`}},
+		{429, []string{`"requests";r=0;t=`}},
+		{429, []string{`"requests";r=0;t=`}},
+	} {
+		resp, err := http.Get("http://" + g.addr + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if got := resp.Header.Values("RateLimit"); resp.StatusCode != want.status || !slices.EqualFunc(got, want.limits, strings.HasPrefix) {
+			t.Errorf("request %d: %d %q, want %d %q", i, resp.StatusCode, got, want.status, want.limits)
+		}
+	}
+	got := map[string]int64{}
+	for _, m := range metrics.Snapshot() {
+		for _, s := range m.Series {
+			for _, a := range s.Attrs {
+				if m.Name == "sallyport.requests" && a.Key == "outcome" {
+					got[a.Value] += s.Value
+				}
+			}
+		}
+	}
+	if got["allowed"] != 1 || got["limited"] != 2 || len(g.records.all()) != 3 {
+		t.Errorf("requests by outcome: %v, %d records", got, len(g.records.all()))
 	}
 }
