@@ -68,7 +68,7 @@ func TestForgedIDTokens(t *testing.T) {
 		}
 	}
 	good := by(s.idp.key, nil)
-	strangers := jwksOf(t, &stranger.PublicKey, "k1")["keys"].([]any)[0]
+	strangers := jwksOf(stranger, "k1")["keys"].([]any)[0]
 	for name, tc := range map[string]struct {
 		token func(map[string]any) string
 		ok    bool

@@ -2,7 +2,6 @@ package oidc
 
 import (
 	"crypto/ecdsa"
-	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/engine/authz"
 	"github.com/sallyport/sallyport/proxy/authn"
+	"github.com/sallyport/sallyport/proxy/authn/jose/josetest"
 	"github.com/sallyport/sallyport/proxy/authn/oidc/oidctest"
 )
 
@@ -114,17 +114,9 @@ func (s *site) logIn(v *oidctest.Browser) (oidctest.Page, *url.URL) {
 }
 
 // jwksOf is the key set by which a provider knows a client.
-func jwksOf(t *testing.T, key *ecdsa.PublicKey, kid string) map[string]any {
-	t.Helper()
-	point, err := key.Bytes() // 4, x, y
-	if err != nil {
-		t.Fatal(err)
-	}
-	b64 := base64.RawURLEncoding.EncodeToString
-	return map[string]any{"keys": []any{map[string]any{
-		"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "alg": "ES256",
-		"x": b64(point[1:33]), "y": b64(point[33:]),
-	}}}
+func jwksOf(key *ecdsa.PrivateKey, kid string) map[string]any {
+	s := josetest.Signer{KeyID: kid, Algorithm: "ES256", Private: key}
+	return map[string]any{"keys": []any{s.JWK()}}
 }
 
 // TestPushedWithProvider: a certified provider that requires pushed requests has people
@@ -137,7 +129,7 @@ func TestPushedWithProvider(t *testing.T) {
 		"clients": []any{
 			map[string]any{"client_id": authBasic, "token_endpoint_auth_method": authBasic},
 			map[string]any{"client_id": authPost, "token_endpoint_auth_method": authPost},
-			map[string]any{"client_id": authKey, "token_endpoint_auth_method": authKey, "jwks": jwksOf(t, &key.PublicKey, "web-1")},
+			map[string]any{"client_id": authKey, "token_endpoint_auth_method": authKey, "jwks": jwksOf(key, "web-1")},
 			map[string]any{"client_id": authNone, "token_endpoint_auth_method": authNone},
 		},
 	}).Issuer

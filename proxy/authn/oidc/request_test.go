@@ -202,7 +202,7 @@ func TestRequestObjectWithProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	strange := keyFile(t, stranger)
-	jwks := jwksOf(t, &key.PublicKey, "web-1")
+	jwks := jwksOf(key, "web-1")
 	issuer := oidctest.StartLogin(t, s.URL, map[string]any{
 		"features": map[string]any{"requestObjects": map[string]any{"enabled": true, "requireSignedRequestObject": true}},
 		"clients": []any{

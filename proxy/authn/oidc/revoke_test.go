@@ -309,7 +309,7 @@ func TestLogoutRevokesAtProvider(t *testing.T) {
 	issuer := oidctest.StartLogin(t, s.URL, map[string]any{"clients": []any{
 		map[string]any{},
 		map[string]any{"client_id": "with-post", "token_endpoint_auth_method": authPost},
-		map[string]any{"client_id": "with-key", "token_endpoint_auth_method": authKey, "jwks": jwksOf(t, &key.PublicKey, "web-1")},
+		map[string]any{"client_id": "with-key", "token_endpoint_auth_method": authKey, "jwks": jwksOf(key, "web-1")},
 	}}).Issuer
 	methods := map[string]func(*Config){
 		"web":       func(*Config) {},
