@@ -124,6 +124,7 @@ type met struct {
 	conditions []string // terms of the policy
 	key        []string // terms of the policy
 	literal    []bool   // by label: the pattern names the value
+	header     string   // whose values, which clients choose, have a bucket each
 }
 
 // meet returns how requests with the labels of a group meet the limit; false if they do
@@ -150,6 +151,9 @@ func (l *limit) meet(g group) (m met, lost string, ok bool) {
 		}
 		if b.term != "" && !anything {
 			m.conditions = append(m.conditions, b.term+" == "+quoted([]string{want}))
+		}
+		if anything {
+			m.header = cmp.Or(m.header, b.header)
 		}
 		m.literal = append(m.literal, !anything)
 		m.key = append(m.key, quoted([]string{b.key}), cmp.Or(b.term, quoted([]string{b.value})))
@@ -200,6 +204,9 @@ func (o *output) limited(in inputs) {
 			}
 			for _, e := range c.mets {
 				e.limit.said = true
+				if e.header != "" {
+					e.limit.spec.differ("pattern", "each value of the header %s is a bucket: clients who may send any can use up rate_limits.max_keys, and then there are no new ones (503)", e.header)
+				}
 				names = append(names, fmt.Sprintf("%s (%s)", e.limit.name, e.limit.rate()))
 			}
 		}

@@ -84,6 +84,9 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
 	}
+	if !said(res, "limits[4].pattern", "each value of the header x-tenant") || said(res, "limits[3].pattern", "each value") || said(res, "limits[0].pattern", "each value") {
+		t.Errorf("buckets that clients choose: %v", res.Differences)
+	}
 	closed := shop
 	closed.route = "shop"
 	if allow, limit := decide(t, res, closed); allow || limit.Key != "" {
