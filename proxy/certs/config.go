@@ -93,14 +93,16 @@ func (c Config) validateClients() error {
 func (c Config) Insecure() map[string]string {
 	out := map[string]string{}
 	for i, one := range c.all() {
-		if !one.CRL.on() || one.CRL.Mode != crlSoft {
-			continue
-		}
-		key := "crl.mode"
+		at := ""
 		if i > 0 {
-			key = fmt.Sprintf("options[%d].%s", i-1, key)
+			at = fmt.Sprintf("options[%d].", i-1)
 		}
-		out[key] = "whoever can keep the gateway from its revocation lists can go on to use a certificate that was taken back"
+		if one.CRL.on() && one.CRL.Mode == crlSoft {
+			out[at+"crl.mode"] = "whoever can keep the gateway from its revocation lists can go on to use a certificate that was taken back"
+		}
+		if one.OCSP.Mode == ocspSoft {
+			out[at+"ocsp.mode"] = "whoever can keep the gateway from its responder can go on to use a certificate that was taken back"
+		}
 	}
 	return out
 }

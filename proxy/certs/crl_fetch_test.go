@@ -665,6 +665,12 @@ func TestCRLConfig(t *testing.T) {
 	if got := good.Insecure(); len(got) != 0 {
 		t.Errorf("hard is an insecure choice: %v", got)
 	}
+	soft := good
+	soft.OCSP.Mode = "soft"
+	soft.Options = []certs.Options{{OCSP: certs.OCSP{Mode: "soft"}}}
+	if got := soft.Insecure(); len(got) != 2 || got["ocsp.mode"] == "" || got["options[0].ocsp.mode"] == "" {
+		t.Errorf("insecure choices are %v", got)
+	}
 	for key, changes := range map[string][]func(*certs.CRL){
 		"crl.mode": {
 			func(c *certs.CRL) { c.Mode = "off" },
