@@ -29,6 +29,7 @@ func TestScripts(t *testing.T) {
 			"setenv":   setenv,
 			"address":  address,
 			"upstream": upstream,
+			"decider":  decider,
 			"request":  request,
 			"iap":      iap,
 			"snippet":  snippet,

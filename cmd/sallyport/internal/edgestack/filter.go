@@ -24,6 +24,8 @@ type filter struct {
 	needed        []Needed
 	written       []Written
 
+	service *service // that decides; nil: an authenticator does
+
 	spec *section
 	used bool
 }
@@ -34,6 +36,7 @@ func readFilter(res *resource, name string, opts Options, secrets map[string]*se
 	types := 0
 	for kind, read := range map[string]func(*section, Options){
 		"JWT": f.jwt, "OAuth2": f.oauth2, "APIKey": func(s *section, opts Options) { f.apiKeys(s, opts, secrets) },
+		"External": func(s *section, _ Options) { f.external(s) },
 	} {
 		// v1alpha1 of gateway.getambassador.io writes type: jwt and jwt: {...}.
 		for _, key := range []string{kind, strings.ToLower(kind)} {
@@ -44,16 +47,11 @@ func readFilter(res *resource, name string, opts Options, secrets map[string]*se
 			}
 		}
 	}
-	for _, kind := range [][2]string{
-		{"External", "write what the service decides in Rego"},
-		{"Plugin", "write what the plugin does in Rego"},
-	} {
-		for _, key := range []string{kind[0], strings.ToLower(kind[0])} {
-			if res.spec.get(key) != nil {
-				types++
-				f.closed = "a filter of type " + kind[0] + " is not carried over"
-				res.spec.differ(key, "is not carried over: %s; until then the routes with this filter deny everything", kind[1])
-			}
+	for _, key := range []string{"Plugin", "plugin"} {
+		if res.spec.get(key) != nil {
+			types++
+			f.closed = "a filter of type Plugin is not carried over"
+			res.spec.differ(key, "is not carried over: write what the plugin does in Rego; until then the routes with this filter deny everything")
 		}
 	}
 	res.spec.text("type")

@@ -26,6 +26,7 @@ func TestGolden(t *testing.T) {
 	}{
 		"filters":          {"filters.yaml", edgestack.Options{Kinds: kinds}},
 		"filters-unsigned": {"filters.yaml", edgestack.Options{Kinds: kinds, AllowUnsigned: true, Issuers: map[string]string{"jwt": "https://idp.example"}}},
+		"external":         {"external.yaml", edgestack.Options{Kinds: kinds}},
 		"limits":           {"limits.yaml", edgestack.Options{Kinds: kinds}},
 		"machines":         {"machines.yaml", edgestack.Options{Kinds: append([]string{"api_key", "client_credentials", "oidc"}, kinds...)}},
 		"machines-none":    {"machines.yaml", edgestack.Options{Kinds: kinds}},

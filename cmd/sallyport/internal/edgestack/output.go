@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -31,6 +32,10 @@ type output struct {
 
 	limits  []*limit // the strictest first
 	counted []counted
+
+	services map[string]*service // that routes ask, by filter
+	asked    map[string]question // by route
+	longest  time.Duration       // that a decision may take
 }
 
 // document is the configuration in the order in which it is written. Its keys are
@@ -62,6 +67,8 @@ type route struct {
 	Match              match                   `yaml:"match,flow"`
 	Authenticate       []string                `yaml:"authenticate,flow"`
 	Require            map[string][]string     `yaml:"require,omitempty,flow"`
+	Entrypoint         string                  `yaml:"entrypoint,omitempty"`
+	InputHeaders       []string                `yaml:"input_headers,omitempty,flow"`
 	Upstream           string                  `yaml:"upstream"`
 	Rewrite            map[string]string       `yaml:"rewrite,omitempty,flow"`
 	Timeout            string                  `yaml:"timeout,omitempty"`
@@ -80,8 +87,15 @@ type match struct {
 }
 
 type policy struct {
-	Entrypoint string   `yaml:"entrypoint"`
-	Paths      []string `yaml:"paths,flow"`
+	Entrypoint      string    `yaml:"entrypoint"`
+	Paths           []string  `yaml:"paths,flow"`
+	DecisionTimeout string    `yaml:"decision_timeout,omitempty"`
+	Builtins        *builtins `yaml:"builtins,omitempty,flow"`
+}
+
+type builtins struct {
+	Allow    []string `yaml:"allow"`
+	AllowNet []string `yaml:"allow_net"`
 }
 
 // anyone is the name of the authenticator for routes without a filter. No filter
@@ -143,6 +157,8 @@ func (o *output) route(name string, at region, m *mapping, g *guard, closed, lab
 	case g == nil:
 		o.open = append(o.open, name)
 		r.ForwardCredentials = true // nobody but the service looks at them
+	case g.filters[0].service != nil:
+		o.asks(&r, g.filters[0])
 	default:
 		o.filtered = append(o.filtered, name)
 		o.guard(&r, g)
@@ -351,6 +367,7 @@ default decision := {"allow": false, "reason": "no imported rule is for this rou
 		}
 		b.WriteString("}\n")
 	}
+	b.WriteString(o.externalRules())
 	b.WriteString(o.limitRules())
 	return []byte(b.String())
 }

@@ -133,6 +133,10 @@ func (c *cell) filtered(at region, r *rule) {
 			filters = append(filters, f)
 		}
 	}
+	if asks := slices.ContainsFunc(filters, func(f *filter) bool { return f.service != nil }); closed == "" && asks && (len(filters) > 1 || len(r.scopes) > 0) {
+		closed = "a filter of type External has alternatives or scopes"
+		r.spec.differ("filters", "a filter of type External with alternatives or scopes is not carried over: what the rule takes is denied")
+	}
 	if closed == "" && !alike(filters) {
 		closed = "the filters of the rule set different headers"
 		r.spec.differ("filters", "alternatives that inject different headers are not carried over: what the rule takes is denied")
