@@ -46,6 +46,8 @@ func TestReadme(t *testing.T) {
 	if lines != 7 {
 		t.Errorf("tried %d lines, want 7", lines)
 	}
+	// An answer does not wait for the log.
+	eventually(t, 5*time.Second, "a line of the decision log for each", func() bool { return strings.Count(p.stdout.String(), "\n") >= lines })
 	checkLog(t, p.stdout.String())
 }
 
